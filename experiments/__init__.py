@@ -1,0 +1,1 @@
+"""Paper recipes: one file per method, `get_config(variant)`."""

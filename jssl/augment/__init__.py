@@ -1,0 +1,1 @@
+"""Random views, on the device, inside the step."""
