@@ -1,0 +1,64 @@
+"""MLP heads: projectors, predictors, prototypes."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jssl.nets.net import batch_norm, unit
+
+ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=False)}
+OUTPUTS = ("linear", "l2", "weight_norm")
+
+
+class MLP(nn.Module):
+    """`depth` linear layers, the hidden ones followed by batch norm and activation: [N, C] -> [N, dim].
+
+    norm: batch norm after every hidden layer; last_norm: also after the last; last_affine: whether that one has scale
+    and bias (SimSiam's has not). bias: in the layers that no norm follows; one before a norm would get only noise.
+    output: "linear"; "l2" (rows of unit length); "weight_norm" (the last kernel's columns have unit length, as DINO's
+    last layer, arXiv:2104.14294: `{"projector": MLP(2048, 256, depth=3, norm=False, activation="gelu", output="l2"),
+    "prototypes": MLP(0, 65536, depth=1, bias=False, output="weight_norm")}`).
+    out: 'layers', the output of every layer, the last in float32.
+    """
+
+    hidden: int
+    dim: int
+    depth: int = 2
+    norm: bool = True
+    last_norm: bool = False
+    last_affine: bool = True
+    bias: bool = True
+    activation: str = "relu"
+    output: str = "linear"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        self.check()
+        layers = []
+        for i in range(self.depth - 1):
+            x = nn.Dense(self.hidden, use_bias=self.bias and not self.norm, dtype=self.dtype, name=f"dense{i}")(x)
+            if self.norm:
+                x = batch_norm(train, self.dtype, f"norm{i}")(x)
+            x = ACTIVATIONS[self.activation](x)
+            layers.append(x)
+        last = f"{self.depth - 1}"
+        dense = nn.Dense(self.dim, self.bias and not self.last_norm, dtype=self.dtype, name=f"dense{last}")
+        if self.output == "weight_norm":
+            dense = nn.WeightNorm(dense, use_scale=False, variable_filter={"kernel"}, name=f"unit{last}")
+        x = dense(x)
+        if self.last_norm:
+            affine = self.last_affine
+            x = batch_norm(train, self.dtype, f"norm{last}", use_scale=affine, use_bias=affine)(x)
+        y = x.astype(jnp.float32)
+        y = unit(y) if self.output == "l2" else y
+        return y, {"layers": (*layers, y)}
+
+    def check(self):
+        if self.depth < 1:
+            raise ValueError(f"MLP depth is {self.depth}, but it counts linear layers: 1 or more")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"MLP activation is {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+        if self.output not in OUTPUTS:
+            raise ValueError(f"MLP output is {self.output!r}, expected one of {', '.join(OUTPUTS)}")
