@@ -1,0 +1,225 @@
+"""Configs: Python files that return plain values; overrides from the command line; objects built by import path."""
+
+import ast
+import difflib
+import importlib.util
+import inspect
+import pathlib
+import pkgutil
+
+from ml_collections import ConfigDict
+
+# Sections whose `name` is an import path; their other fields are its keyword arguments.
+BUILT = ("method", "encoder", "augment", "preprocess")
+ENGINE_ARGUMENTS = ("dtype", "encoder")  # arguments that the engine gives, not the config
+
+PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+def base():
+    """The skeleton that every config shares. A field that is None is chosen from the data and the device, and logged."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "dtype": None,  # compute: "bfloat16" on accelerators, "float32" on CPU; parameters are always float32
+            "log_every": 50,
+            "init_from": {},  # {state path: "RUN_OR_FILE" or "RUN_OR_FILE#path there"}
+            "method": {"name": None},
+            "encoder": {"name": None},
+            "augment": {"name": None},
+            "preprocess": {"name": None},
+            "data": {
+                "source": "digits",
+                "eval_source": None,  # labelled test images for `jssl eval`
+                "channels": None,  # of decoded files: 1 or 3
+                "max_bad": 0.01,  # share of files that may fail to decode
+                "workers": None,  # decoding processes; 0: threads of this one
+                "resident": None,  # whether the images live on the device
+            },
+            "train": {
+                "steps": None,
+                "epochs": None,
+                "batch_size": 256,  # of the whole machine, whatever its number of devices
+                "accumulate": 1,  # micro-batches per step; negatives and batch norm see the micro-batch
+                "steps_per_call": 1,  # steps per dispatch; divides every cadence
+                "refresh_every": 0,  # steps; 0: never
+            },
+            "optim": {
+                "name": "sgd",  # sgd, lars, lamb, adamw
+                "lr": 0.1,  # per 256 images
+                "scale": "linear",  # with the global batch: linear, sqrt, none
+                "warmup": 0.0,  # in epochs if `train.epochs` is given, else in steps
+                "end": 0.0,  # the cosine's last value, as a share of the peak
+                "weight_decay": 0.0,  # on matrices and convolutions only: no bias, no norm, no token
+                "momentum": 0.9,
+                "nesterov": False,
+                "b1": 0.9,
+                "b2": 0.999,
+                "clip": None,  # largest norm of the whole gradient
+                "trust_coefficient": 0.001,  # LARS
+                "groups": {},  # {pattern of parameter paths: {lr_scale, weight_decay, clip, name, frozen_until}}
+            },
+            "mesh": {"data": -1, "fsdp": 1},
+            "checkpoint": {"every": 1000, "keep": 2, "best": "knn"},
+            "eval": {"every": 0, "k": 20, "temperature": 0.07, "rows": 5000, "batch_size": 512},
+        },
+        type_safe=False,
+    )
+
+
+def load(spec, overrides=None):
+    """The complete config of `FILE[:VARIANT]`, or of an experiment's bare name, with overrides {dotted path: text or value}.
+
+    Every hyper-parameter of the method, encoder and views is filled in with its default, so that the resolved config
+    says it all and a misspelt override can be refused.
+    """
+    overrides = dict(overrides or {})
+    path, _, variant = spec.partition(":")
+    get_config = _experiment(path).get_config
+    config = get_config(variant) if variant else get_config()
+    for section in BUILT:
+        name = overrides.pop(f"{section}.name", None)
+        if name is not None and name != config[section].name:
+            config[section] = {"name": name, **_accepted(name, config[section])}
+    complete(config)
+    for path, value in overrides.items():
+        _override(config, path, value)
+    return config
+
+
+def complete(config):
+    """Fills in the defaults of everything that is built by name."""
+    for section in BUILT:
+        if config[section].name is not None:
+            for key, value in _defaults(config[section].name).items():
+                if key not in config[section]:
+                    config[section][key] = value
+    return config
+
+
+def choose(variants, name):
+    """variants[name](), or an error that names the near misses."""
+    if name not in variants:
+        raise ValueError(f"there is no variant {name!r}{nearest(name, variants)}")
+    return variants[name]()
+
+
+def build(section, **more):
+    """The object that `section.name` names, with the section's other fields and `more` as keyword arguments."""
+    target = resolve(section["name"])
+    arguments = {key: value for key, value in section.items() if key != "name"} | more
+    known = inspect.signature(target).parameters
+    for key in arguments:
+        if key not in known:
+            raise ValueError(f"{section['name']} has no argument {key!r}{nearest(key, known)}")
+    return target(**{key: value for key, value in arguments.items()})
+
+
+def resolve(name):
+    """'package.module:attribute' -> the object."""
+    try:
+        return pkgutil.resolve_name(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name!r}: there is no module {error.name!r}; expected 'package.module:name'") from None
+    except AttributeError:
+        module, _, attribute = name.partition(":")
+        raise ValueError(
+            f"{module} has no {attribute!r}{nearest(attribute, dir(pkgutil.resolve_name(module)))}"
+        ) from None
+
+
+def nearest(name, names):
+    """'; did you mean ...?' with the near misses, else a list of what there is."""
+    names = [n for n in names if not n.startswith("_")]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; expected one of {', '.join(sorted(names))}"
+
+
+def plain(config):
+    """A config as nested dicts of JSON values."""
+    if isinstance(config, ConfigDict | dict):
+        return {key: plain(value) for key, value in config.items()}
+    return [plain(value) for value in config] if isinstance(config, list | tuple) else config
+
+
+def flat(config, prefix=""):
+    """{'train.batch_size': 256, ...}"""
+    leaves = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict) and len(value):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def difference(old, new):
+    """['optim.lr: 0.1 -> 0.2', ...] between two plain configs."""
+    old, new = flat(old), flat(new)
+    return [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent")
+    ]
+
+
+def experiments():
+    """{name: path} of the experiment files that come with jssl."""
+    folder = pathlib.Path(importlib.util.find_spec("experiments").origin).parent
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+
+
+def _experiment(path):
+    file = pathlib.Path(path)
+    if not file.is_file():
+        known = experiments()
+        if file.stem not in known:
+            raise FileNotFoundError(f"there is no config file {path!r}{nearest(file.stem, known)}")
+        file = known[file.stem]
+    spec = importlib.util.spec_from_file_location(f"jssl_experiment_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _defaults(name):
+    parameters = inspect.signature(resolve(name)).parameters.items()
+    return {
+        key: parameter.default
+        for key, parameter in parameters
+        if key not in ENGINE_ARGUMENTS and isinstance(parameter.default, PLAIN)
+    }
+
+
+def _accepted(name, section):
+    known = inspect.signature(resolve(name)).parameters
+    return {key: value for key, value in section.items() if key in known}
+
+
+def _override(config, path, value):
+    *parents, last = path.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent] if isinstance(section, ConfigDict) and parent in section else None
+        if section is None:
+            break
+    if not isinstance(section, ConfigDict) or (last not in section and section is not config.init_from):
+        raise ValueError(f"the config has no {path!r}{nearest(path, flat(config))}")
+    section[last] = _typed(path, value, section.get(last))
+
+
+def _typed(path, value, current):
+    """`value`, read as a Python literal if it is text, checked against the type of the value that it replaces."""
+    if isinstance(value, str) and not isinstance(current, str):
+        try:
+            value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value, value))
+        except (ValueError, SyntaxError):
+            if current is not None:
+                raise ValueError(f"{path}={value}: expected a {type(current).__name__} such as {current!r}") from None
+    if isinstance(current, float) and type(value) is int:
+        value = float(value)
+    if isinstance(current, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if current is not None and value is not None and type(value) is not type(current):
+        raise ValueError(f"{path}={value!r}: expected a {type(current).__name__} such as {current!r}")
+    return value

@@ -1,0 +1,26 @@
+"""Pure losses that two or more methods share."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl.transforms import gather, unit
+
+
+def nt_xent(z, temperature):
+    """Normalised temperature-scaled cross-entropy (Chen et al., 2020; arXiv:2002.05709, eq. 1), mean over the N * V rows.
+
+    Each row's positives are the same image's other views; its negatives are all views of the other images of the global
+    batch. With V > 2 the cross-entropy is averaged over the positives.
+
+    z: [N, V, D], normalised here -> []. Memory: N^2 V^2 logits, cut over the devices by rows.
+    """
+    n, v, _ = z.shape
+    z = unit(z)
+    logits = jnp.einsum("nvd,mwd->nvmw", z, gather(z), precision=lax.Precision.HIGHEST) / temperature  # [N, V, N, V]
+    itself = jnp.eye(n, dtype=bool)[:, None, :, None] & jnp.eye(v, dtype=bool)[None, :, None, :]
+    denominator = jax.nn.logsumexp(jnp.where(itself, -jnp.inf, logits), axis=(2, 3))  # [N, V]
+
+    pairs = jnp.einsum("nvd,nwd->nvw", z, z, precision=lax.Precision.HIGHEST) / temperature  # [N, V, V]
+    positive = jnp.sum(pairs * (1 - jnp.eye(v)), axis=2) / (v - 1)  # [N, V]
+    return jnp.mean(denominator - positive)

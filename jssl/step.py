@@ -1,0 +1,96 @@
+"""THE train step. Every method is trained by it; nobody forks it."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jssl.method import Tree
+from jssl.transforms import gather, rows
+
+
+class TrainState(NamedTuple):
+    """All that training hands from step to step, and all that a checkpoint holds."""
+
+    step: jax.Array  # int32 [], steps done
+    params: Tree
+    carry: Tree
+    opt: optax.OptState
+
+
+def init_state(method, tx, rng, views):
+    """The state before step 0. views: arrays or shapes, as `augment` returns them."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), views)
+    params, carry = method.init(rng, zeros)
+    return TrainState(jnp.int32(0), params, carry, tx.init(params))
+
+
+def train_step(method, augment, tx, time, accumulate, state, batch, rng):
+    """One step: views, loss, gradients, optimizer, carry.
+
+    batch: {'image': uint8 [N, H, W, C], 'index': int32 [N], ...}; rng: the run's key, folded with the step here, so that
+    step s is a function of (config, s). accumulate: micro-batches per step, of rows i::accumulate; negatives and batch
+    norm see the micro-batch.
+
+    Returns the new state and out: {'metrics': {name: scalar}, 'embedding': [N, V, E], 'features': [N, V, D]}.
+    """
+    time = time._replace(step=state.step)
+    rng_views, rng_loss = jax.random.split(jax.random.fold_in(rng, state.step))
+    views = rows(augment(rng_views, batch))
+
+    def loss_fn(params, carry, views, rng):
+        return method.loss(gather(params), carry, views, rng, time)
+
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def micro_step(acc, micro):
+        carry, grads = acc
+        rng, views = micro
+        (loss, (carry, out)), g = grad_fn(state.params, carry, rows(views), rng)
+        out = {**out, "metrics": {"loss": loss, **out["metrics"]}}
+        return (carry, jax.tree.map(jnp.add, grads, g)), out
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    micros = (jax.random.split(rng_loss, accumulate), jax.tree.map(functools.partial(cut, accumulate), views))
+    (carry, grads), out = lax.scan(micro_step, (state.carry, zeros), micros)
+    grads = jax.tree.map(lambda g: g / accumulate, grads)
+
+    updates, opt = tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, carry = method.update(params, carry, time)
+
+    metrics = {name: value.mean(0) for name, value in out.pop("metrics").items()}
+    metrics |= {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
+    out = {"metrics": metrics, **jax.tree.map(uncut, out)}
+    return TrainState(state.step + 1, params, carry, opt), out
+
+
+def train_steps(step, fetch, state, items, rng):
+    """Several steps in one dispatch: `step` over the leading axis [K, ...] of `items`, each made a batch by `fetch`.
+
+    Returns the state, the metrics of every step {name: [K]}, and the last step's embeddings.
+    """
+
+    def body(state, item):
+        state, out = step(state, fetch(item), rng)
+        metrics = out.pop("metrics")
+        return (state, out), metrics
+
+    first = jax.tree.map(lambda x: x[0], items)
+    shapes = jax.eval_shape(lambda s, i: body(s, i)[0][1], state, first)
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (state, out), metrics = lax.scan(lambda carried, item: body(carried[0], item), (state, blank), items)
+    return state, metrics, out
+
+
+def cut(accumulate, x):
+    """[N, ...] -> [A, N / A, ...]. Micro-batch i holds rows i::A, so that every device keeps its own."""
+    return x.reshape(len(x) // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
+
+
+def uncut(x):
+    """The inverse of `cut`: [A, N / A, ...] -> [N, ...]."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
