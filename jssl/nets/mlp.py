@@ -33,9 +33,17 @@ class MLP(nn.Module):
     output: str = "linear"
     dtype: Any = jnp.float32
 
+    def __post_init__(self):
+        if self.depth < 1:
+            raise ValueError(f"MLP depth is {self.depth}, but it counts linear layers: 1 or more")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"MLP activation is {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+        if self.output not in OUTPUTS:
+            raise ValueError(f"MLP output is {self.output!r}, expected one of {', '.join(OUTPUTS)}")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x, train=False):
-        self.check()
         layers = []
         for i in range(self.depth - 1):
             x = nn.Dense(self.hidden, use_bias=self.bias and not self.norm, dtype=self.dtype, name=f"dense{i}")(x)
@@ -54,11 +62,3 @@ class MLP(nn.Module):
         y = x.astype(jnp.float32)
         y = unit(y) if self.output == "l2" else y
         return y, {"layers": (*layers, y)}
-
-    def check(self):
-        if self.depth < 1:
-            raise ValueError(f"MLP depth is {self.depth}, but it counts linear layers: 1 or more")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"MLP activation is {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
-        if self.output not in OUTPUTS:
-            raise ValueError(f"MLP output is {self.output!r}, expected one of {', '.join(OUTPUTS)}")

@@ -1,13 +1,15 @@
 """Networks as pure functions of parameters and statistics: the only file that knows flax collections.
 
-A network is a Linen module called as `net(x, train=False, ...) -> (y, out)`: `y` the main output in float32, `out` a dict
-of intermediates, which jit prunes when nobody reads them. Parameters and statistics are float32; `dtype`, a field of
-every network, is what its matrix products and convolutions run in.
+A network is a Linen module called as `net(x, train=False, ...) -> (y, out)`: `y` the main output in float32, `out` a
+dict of intermediates, which jit prunes when nobody reads them. Parameters and statistics are float32; `dtype`, a field
+of every network, is what its matrix products and convolutions run in.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+Net = nn.Module  # for annotations outside this folder
 
 
 def init_net(net, rng, *args, **kw):
