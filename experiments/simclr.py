@@ -1,0 +1,33 @@
+"""SimCLR (Chen et al., 2020; arXiv:2002.05709)."""
+
+from ml_collections import FieldReference
+
+from jssl.config import base, choose
+
+
+def get_config(variant="demo"):
+    return choose(VARIANTS, variant)
+
+
+def demo():
+    config = base()
+    size = FieldReference(16)
+    config.method = {"name": "jssl.methods.simclr:SimCLR", "hidden": 128, "dim": 64, "temperature": 0.2}
+    config.encoder = {"name": "jssl.nets.conv:convnet", "widths": (32, 64, 128)}
+    config.augment = {"name": "jssl.augment.image:simclr", "size": size, "flip": 0.0, "blur": 0.0}
+    config.preprocess = {"name": "jssl.augment.image:evaluation", "size": size, "crop": 1.0}
+    config.data.source = "digits"
+    config.data.eval_source = "digits@test"
+    config.train.steps = 600
+    config.train.batch_size = 256
+    config.train.steps_per_call = None
+    config.optim.name = "adamw"
+    config.optim.lr = 2e-3
+    config.optim.weight_decay = 1e-4
+    config.optim.warmup = 30.0
+    config.checkpoint.every = 200
+    config.eval.every = 100
+    return config
+
+
+VARIANTS = {"demo": demo}

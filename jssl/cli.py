@@ -1,0 +1,106 @@
+"""jssl train | eval | embed | report | list: every verb is a Python function of the same name."""
+
+import argparse
+import os
+import sys
+
+DESCRIPTION = "Self-supervised learning in JAX."
+
+
+def main(argv=None):
+    """The `jssl` command. Errors are one line; a traceback is for bugs."""
+    parser = _parser()
+    argv = sys.argv[1:] if argv is None else argv
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = _overrides(parser, arguments.verb, rest)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own remarks are not the user's
+    from absl import logging
+
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    try:
+        _run(arguments, overrides)
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("JSSL_TRACEBACK"):
+            raise
+        sys.exit(f"jssl {arguments.verb}: {error}")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="jssl", description=DESCRIPTION, allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    verb = lambda name, text: verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+    train = verb("train", "Train a method; the same command on the same directory resumes.")
+    train.add_argument("--config", required=True, help="FILE[:VARIANT], e.g. experiments/simclr.py:folder")
+    train.add_argument("--workdir", help="run directory (default: runs/NAME-VARIANT)")
+    train.epilog = "Any field of the config: --config.optim.lr=0.5"
+
+    evaluate = verb("eval", "Score a trained encoder, its untrained self and raw pixels.")
+    evaluate.add_argument("--workdir", required=True, help="a run directory")
+    evaluate.add_argument("--protocol", default="knn,linear,fewshot", help="comma-separated (default: %(default)s)")
+    evaluate.add_argument("--draws", type=int, default=1, help="draws of the labelled images for knn and linear")
+    evaluate.add_argument("--data", help="labelled training images (default: those of the run)")
+    evaluate.add_argument("--test", help="labelled test images (default: config.data.eval_source)")
+
+    embed = verb("embed", "Write the features of images, with their file names.")
+    embed.add_argument("--workdir", required=True, help="a run directory")
+    embed.add_argument("--data", required=True, help="e.g. folder:PHOTOS")
+    embed.add_argument("--out", required=True, help="features.npz or features.parquet")
+
+    report = verb("report", "Write report.html, one file that opens from disk.")
+    report.add_argument("--workdir", required=True, help="a run directory")
+
+    verb("list", "Show methods and the variants of their configs.")
+    return parser
+
+
+def _overrides(parser, verb, rest):
+    """['--config.optim.lr=0.5', ...] -> {'optim.lr': '0.5'}"""
+    overrides = {}
+    words = iter(rest)
+    for word in words:
+        if verb != "train" or not word.startswith("--config."):
+            parser.error(f"unrecognised argument {word!r}; `jssl {verb} --help` lists them")
+        name, equals, value = word.removeprefix("--config.").partition("=")
+        overrides[name] = value if equals else next(words, "true")
+    return overrides
+
+
+def _run(arguments, overrides):
+    if arguments.verb == "train":
+        from jssl.config import load
+        from jssl.train import train
+
+        train(load(arguments.config, overrides), arguments.workdir or default_workdir(arguments.config))
+    elif arguments.verb == "eval":
+        from jssl.evals.run import evaluate
+
+        print(
+            evaluate(
+                arguments.workdir,
+                protocol=arguments.protocol,
+                draws=arguments.draws,
+                data=arguments.data,
+                test=arguments.test,
+            )
+        )
+    elif arguments.verb == "embed":
+        from jssl.embed import embed
+
+        print(embed(arguments.workdir, arguments.data, arguments.out))
+    elif arguments.verb == "report":
+        from jssl.report import report
+
+        print(report(arguments.workdir))
+    else:
+        from jssl.catalogue import listing
+
+        print(listing())
+
+
+def default_workdir(spec):
+    """'experiments/simclr.py:cifar10' -> 'runs/simclr-cifar10'"""
+    path, _, variant = spec.partition(":")
+    name = os.path.splitext(os.path.basename(path))[0]
+    return os.path.join("runs", f"{name}-{variant}" if variant else name)

@@ -1,0 +1,116 @@
+"""Trained encoders: exported, loaded alone, and run over a source of images."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jssl import config as configs
+from jssl import data
+from jssl.sharding import make_mesh, path_of, put, replicated, rows_here
+
+FOLDER = "encoder"
+
+
+class Encoder:
+    """An exported encoder: `encoder(images)` maps uint8 [N, H, W, C] to features float32 [N, D]."""
+
+    def __init__(self, folder, weights="weights"):
+        """folder: a run directory or its `encoder` folder; weights: "weights", or "untrained" for those before step 0."""
+        folder = pathlib.Path(folder)
+        folder = folder if (folder / "config.json").is_file() and (folder / f"{weights}.npz").is_file() else folder / FOLDER
+        if not (folder / f"{weights}.npz").is_file():
+            raise FileNotFoundError(f"{folder} holds no {weights}.npz: expected the directory of a finished `jssl train`")
+        self.config = json.loads((folder / "config.json").read_text())
+        network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))
+        self.method = configs.build(self.config["method"], encoder=network)
+        self.preprocess = configs.build(self.config["preprocess"])
+        state = _nested(dict(np.load(folder / f"{weights}.npz")))
+        self.params, self.carry = state.get("params", {}), state.get("carry", {})
+        self.channels = self.config["channels"]
+        self.embedder = embedder(self.method, self.preprocess, make_mesh())
+
+    def __call__(self, images):
+        """uint8 [N, H, W, C] -> float32 [N, D]."""
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
+            raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 [N, H, W, {self.channels}]")
+        source = data.Source(spec="images", names=range(len(images)), images=images)
+        return self.embed(source)
+
+    def embed(self, source, batch_size=256, workers=0):
+        """The features of every row of a source, float32 [N, D]."""
+        return embed(self.embedder, self.params, self.carry, source, self.preprocess, batch_size, workers)
+
+
+def embedder(method, preprocess, mesh):
+    """A compiled (params, carry, batch) -> features [N, D] on every device."""
+
+    def features(params, carry, batch):
+        return method.embed(params, carry, preprocess(batch))["features"]
+
+    compiled = jax.jit(features, out_shardings=replicated(mesh))
+
+    def run(params, carry, batch, batch_size):
+        with jax.set_mesh(mesh):
+            return compiled(params, carry, put(mesh, batch, batch_size))
+
+    run.mesh = mesh
+    return run
+
+
+def embed(run, params, carry, source, preprocess, batch_size, workers=0):
+    """The features of every row of `source`, float32 [N, D], on every process. run: from `embedder`."""
+    devices = run.mesh.size
+    batch_size = -(-min(batch_size, len(source)) // devices) * devices
+    features = []
+    here = rows_here(run.mesh, batch_size)
+    batches = data.every(
+        source, batch_size=batch_size, rows=here, size=preprocess.size, crop=preprocess.crop, workers=workers
+    )
+    for batch in batches:
+        features.append(np.asarray(run(params, carry, {"image": batch["image"]}, batch_size)))
+    return np.concatenate(features)[: len(source)]
+
+
+def export(workdir, config, method, preprocess, params, carry, shape, weights="weights"):
+    """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it. shape: (H, W, C) of an image."""
+    folder = pathlib.Path(workdir) / FOLDER
+    kept = _read_by_embed(method, preprocess, {"params": params, "carry": carry}, shape)
+    arrays = {path: np.asarray(leaf) for path, leaf in kept.items()}
+    if jax.process_index():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {section: configs.plain(config[section]) for section in ("method", "encoder", "preprocess")}
+    text = json.dumps({**parts, "dtype": config.dtype, "channels": shape[-1]}, indent=2)
+    (folder / "config.json").write_text(text + "\n")
+    np.savez(folder / f"{weights}.npz", **arrays)
+
+
+def _read_by_embed(method, preprocess, state, shape):
+    """{path: leaf} of the leaves that the encoder uses: those that appear in its jaxpr."""
+
+    def features(state):
+        image = jnp.zeros((1, *shape), jnp.uint8)
+        return method.embed(state["params"], state["carry"], preprocess({"image": image}))["features"]
+
+    jaxpr = jax.make_jaxpr(features)(state).jaxpr
+    read = {id(v) for equation in jaxpr.eqns for v in equation.invars} | {id(v) for v in jaxpr.outvars}
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    used = [leaf for (_, leaf), v in zip(leaves, jaxpr.invars) if id(v) in read]
+    paths = [path_of(path) for (path, _), v in zip(leaves, jaxpr.invars) if id(v) in read]
+    whole = jax.jit(lambda x: x, out_shardings=jax.tree.map(lambda x: replicated(x.sharding.mesh), used))
+    return dict(zip(paths, whole(used)))
+
+
+def _nested(flat):
+    tree = {}
+    for path, value in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree

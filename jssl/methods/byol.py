@@ -1,0 +1,83 @@
+"""BYOL: Bootstrap Your Own Latent, a New Approach to Self-Supervised Learning.
+
+Jean-Bastien Grill, Florian Strub, Florent Altché, Corentin Tallec, Pierre H. Richemond et al., 2020; arXiv:2006.07733.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jssl.method import Method
+from jssl.nets.mlp import MLP
+from jssl.nets.net import Net, apply_nets, init_nets
+from jssl.transforms import ema, unit
+
+
+@dataclasses.dataclass(frozen=True)
+class BYOL(Method):
+    """The online network predicts the target network's projection of the other view; there are no negatives.
+
+    The target is a slow average of the online network. Predictor and stop-gradient keep the pair from collapsing
+    (section 3.2).
+    """
+
+    encoder: Net  # f
+    hidden: int = 4096
+    dim: int = 256
+    tau_base: float = 0.996  # section 3.3, for 1000 epochs; 0.99 for 300
+
+    @property
+    def target(self):
+        return {"encoder": self.encoder, "projector": self.head()}  # f, g
+
+    @property
+    def online(self):
+        return {**self.target, "predictor": self.head()}  # f, g, q
+
+    def head(self):
+        return MLP(self.hidden, self.dim, dtype=self.encoder.dtype)
+
+    def init(self, rng, views):
+        params, stats = init_nets(self.online, rng, views["image"][:, 0])
+        target, target_stats = (jax.tree.map(jnp.copy, self.of_target(tree)) for tree in (params, stats))
+        return params, {"stats": stats, "target": target, "target_stats": target_stats}
+
+    def loss(self, params, carry, views, rng, time):
+        v, w = views["image"][:, 0], views["image"][:, 1]  # [N, H, W, C] each
+        rng_v, rng_w = jax.random.split(rng)
+
+        # The online network predicts, the target network is regressed (section 3.1). The target's batch norm also uses
+        # the batch's own statistics.
+        out_v, stats = apply_nets(self.online, params, carry["stats"], v, rng=rng_v)
+        out_w, stats = apply_nets(self.online, params, stats, w, rng=rng_w)
+        target_v, target_stats = apply_nets(self.target, carry["target"], carry["target_stats"], v)
+        target_w, target_stats = apply_nets(self.target, carry["target"], target_stats, w)
+        q1, q2 = out_v["predictor"], out_w["predictor"]  # [N, dim]
+        z1, z2 = target_v["projector"], target_w["projector"]  # [N, dim]
+
+        loss = regression(q1, z2) + regression(q2, z1)  # eq. 2, symmetrised
+        carry = {**carry, "stats": stats, "target_stats": target_stats}
+        h = jnp.stack([out_v["encoder"], out_w["encoder"]], 1)  # [N, 2, D]
+        z = jnp.stack([out_v["projector"], out_w["projector"]], 1)  # [N, 2, dim]
+        return loss, (carry, {"metrics": {"tau": self.tau(time)}, "embedding": z, "features": h})
+
+    def update(self, params, carry, time):
+        return params, {**carry, "target": ema(carry["target"], self.of_target(params), self.tau(time))}
+
+    def embed(self, params, carry, inputs):
+        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
+        return {"features": out["encoder"]}
+
+    def tau(self, time):
+        """From tau_base to 1 along half a cosine (section 3.3)."""
+        return 1 - (1 - self.tau_base) * (jnp.cos(jnp.pi * time.progress) + 1) / 2
+
+    def of_target(self, tree):
+        return {name: tree[name] for name in self.target}
+
+
+def regression(q, z):
+    """Eq. 2: the squared distance of unit vectors, 2 - 2 cos. q, z: [N, D] -> []. No gradient reaches z."""
+    return jnp.mean(2 - 2 * jnp.sum(unit(q) * unit(stop_gradient(z)), -1))

@@ -1,0 +1,306 @@
+"""The loop: config -> data -> state -> step -> log, evaluate, checkpoint."""
+
+import contextlib
+import functools
+import json
+import pathlib
+import signal
+import threading
+import time
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from PIL import Image
+
+from jssl import config as configs
+from jssl import data, encoder, health
+from jssl.augment.image import views_sheet
+from jssl.checkpoint import Checkpoints, fill
+from jssl.evals.knn import knn
+from jssl.experiment import CADENCES, preflight, prepare, provenance
+from jssl.experiment import fill as fill_config
+from jssl.feed import Feed
+from jssl.sharding import distribute, make_mesh, put, replicated, rows_here, state_shardings
+from jssl.step import init_state, train_step, train_steps
+from jssl.writers import Writer
+
+# What may differ when a run goes on: how long it is, and how often it does what.
+MAY_CHANGE = {*CADENCES, "train.steps", "train.epochs", "train.per_epoch", "train.steps_per_call", "checkpoint.keep", "data.workers", "data.resident"}
+
+
+class Diverged(ValueError):
+    """The loss or the gradient is no longer finite."""
+
+
+def train(config, workdir):
+    """Trains `config` (from `jssl.config.load`) in `workdir`; the same call on the same directory resumes.
+
+    Returns the final TrainState, or None where SIGTERM or Ctrl-C ended the run early (it is saved, and resumes).
+    """
+    distribute()
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    source = data.open_source(config.data.source, channels=config.data.channels, max_bad=config.data.max_bad)
+    config, chosen = fill_config(config, source)
+    claim(workdir, config)
+    with jax.set_mesh(mesh):
+        return Run(config, source, mesh, pathlib.Path(workdir)).go(chosen)
+
+
+class Run:
+    """One training run on its mesh."""
+
+    def __init__(self, config, source, mesh, workdir):
+        self.config, self.source, self.mesh, self.workdir = config, source, mesh, workdir
+        self.experiment = prepare(config)
+        self.rng_init, self.rng, self.rng_refresh = jax.random.split(jax.random.key(config.seed), 3)
+        self.feed = Feed(
+            source,
+            mesh,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            crops=getattr(self.experiment.augment, "crops", None),
+            resident=config.data.resident,
+            workers=config.data.workers,
+        )
+        self.embedder = encoder.embedder(self.experiment.method, self.experiment.preprocess, mesh)
+        self.probe = probe_rows(source, config.eval.rows, config.seed) if config.eval.every else None
+        self.compile()
+
+    def compile(self):
+        """`eval_shape`, then sharding rules, then the jitted functions with pinned output shardings."""
+        method, augment, _, tx, _, clock = self.experiment
+        views = jax.eval_shape(augment, self.rng, self.feed.shapes())
+        init = functools.partial(init_state, method, tx, views=views)
+        shapes = jax.eval_shape(init, self.rng_init)
+        self.shardings = state_shardings(self.mesh, shapes)
+        self.shapes = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings
+        )
+        self.init = jax.jit(init, out_shardings=self.shardings)
+
+        step = functools.partial(train_step, method, augment, tx, clock, self.config.train.accumulate)
+
+        def steps(state, images, items, rng):
+            return train_steps(step, functools.partial(self.feed.fetch, images), state, items, rng)
+
+        everywhere = replicated(self.mesh)
+        self.steps = jax.jit(steps, donate_argnums=0, out_shardings=(self.shardings, everywhere, None))
+        self.measures = jax.jit(health.measures, out_shardings=everywhere)
+
+    def go(self, chosen):
+        config, train = self.config, self.config.train
+        checkpoints = Checkpoints(self.workdir, config.checkpoint.keep, config.checkpoint.best if self.probe else None)
+        state = checkpoints.restore(self.shapes)
+        fresh = state is None
+        if fresh:
+            state = fill(self.init(self.rng_init), config.init_from)
+            self.export(state, "untrained")
+        start, per_call = int(state.step), train.steps_per_call
+
+        with (
+            Writer(self.workdir, train.steps, start, config.log_every, active=jax.process_index() == 0) as writer,
+            Stop() as stop,
+        ):
+            for line in chosen + preflight(config, self.source, state):
+                writer.note(line)
+            for name, why in self.source.bad:
+                writer.note(f"skipped {name}: {why}")
+            if fresh:
+                self.draw_views(writer)
+            else:
+                writer.note(f"resumed at step {start:,}")
+            log = Log(self.experiment.rate, train.batch_size)
+            score = None
+            with self.feed.items(start, per_call) as items:
+                for step in range(start, train.steps, per_call):
+                    if due(step, train.refresh_every):
+                        state = self.refresh(state, step)
+                    with log.waiting():
+                        item = next(items)
+                    state, metrics, out = self.steps(state, self.feed.images, item, self.rng)
+                    log.add(metrics)
+                    done = step + per_call
+                    if step == start:
+                        jax.block_until_ready(state)
+                        log.restart()
+                        writer.started(done)
+                    stopping = stop.asked(done)
+                    last = done == train.steps or stopping
+                    evaluating = self.probe is not None and (due(done, config.eval.every) or done == train.steps)
+                    saving = due(done, config.checkpoint.every) or last
+                    if due(done, config.log_every) or evaluating or saving:
+                        row = log.flush(done)  # raises where a loss is not finite, before anything is saved
+                        row |= {name: float(x) for name, x in self.measures(out).items()}
+                        if evaluating:
+                            score = row["knn"] = self.knn(state)
+                        if due(done, config.log_every) or evaluating or last:
+                            writer.write(done, row)
+                        if warning := health.warning(row):
+                            writer.warn(warning)
+                        if saving:
+                            checkpoints.save(done, state, None if score is None else {"knn": score})
+                        log.restart()
+                    if stopping:
+                        break
+            checkpoints.close()
+            if done < train.steps:
+                writer.note(f"stopped at step {done:,} and saved; the same command goes on from there")
+                return None
+            self.export(state, "weights")
+            writer.note(f"trained for {done:,} steps; encoder in {self.workdir / encoder.FOLDER}")
+        return state
+
+    def refresh(self, state, step):
+        """The method's own pass over every row. Parameters that it replaces start with fresh optimizer state."""
+        method, tx = self.experiment.method, self.experiment.tx
+        rng = jax.random.fold_in(self.rng_refresh, step)
+        params, carry = method.refresh(state.params, state.carry, self.every_batch(), rng)
+        replaced = jax.tree.map(lambda new, old: new is not old, params, state.params)
+        params, carry = jax.device_put((params, carry), (self.shardings.params, self.shardings.carry))
+        blank = jax.jit(tx.init, out_shardings=self.shardings.opt)(params)
+        opt = optax.tree_map_params(tx, lambda old, new, swap: new if swap else old, state.opt, blank, replaced)
+        return state._replace(params=params, carry=carry, opt=opt)
+
+    def every_batch(self):
+        """Each row of the data once, as global batches; the last is padded with index -1."""
+        size = self.config.eval.batch_size
+        here = rows_here(self.mesh, size)
+        inputs = self.experiment.preprocess
+        for batch in data.every(self.source, batch_size=size, rows=here, size=inputs.size, crop=inputs.crop):
+            yield put(self.mesh, batch, size)
+
+    def knn(self, state):
+        """Accuracy of weighted k-NN within a fixed, labelled part of the training data; test labels play no role."""
+        config, (source, bank) = self.config.eval, self.probe
+        features = encoder.embed(
+            self.embedder, state.params, state.carry, source, self.experiment.preprocess, config.batch_size
+        )
+        labels, classes = source.labels, int(source.labels.max()) + 1
+        found = knn(
+            features[:bank],
+            labels[:bank],
+            features[bank:],
+            labels[bank:],
+            classes=classes,
+            k=config.k,
+            temperature=config.temperature,
+        )
+        return float(found["accuracy"])
+
+    def draw_views(self, writer):
+        """views.png: the first batch as the method sees it."""
+        if jax.process_index():
+            return
+        rng, _ = jax.random.split(jax.random.fold_in(self.rng, 0))  # as in `train_step`
+        augment = self.experiment.augment
+        views = jax.device_get(jax.jit(augment)(rng, self.feed.first(8)))
+        sheet = views_sheet(views, augment.mean, augment.std)
+        Image.fromarray(sheet.squeeze()).save(self.workdir / "views.png")
+        writer.image("views", sheet, 0)
+
+    def export(self, state, weights):
+        shape = self.source.shape or (self.experiment.preprocess.size,) * 2 + (self.source.channels,)
+        method, preprocess = self.experiment.method, self.experiment.preprocess
+        encoder.export(self.workdir, self.config, method, preprocess, state.params, state.carry, shape, weights)
+
+
+class Log:
+    """Metrics on their way from the device to the writer, with the time that the steps and the data took."""
+
+    def __init__(self, rate, batch_size):
+        self.rate, self.batch_size = rate, batch_size
+        self.pending = []  # metrics {name: [K]} of calls that nobody has looked at
+        self.restart()
+
+    def restart(self):
+        """Time spent since the last row (compiling, evaluating, saving) is not counted."""
+        self.began, self.waited, self.steps = time.monotonic(), 0.0, 0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        began = time.monotonic()
+        yield
+        self.waited += time.monotonic() - began
+
+    def add(self, metrics):
+        self.pending.append(metrics)
+        self.steps += len(metrics["loss"])
+
+    def flush(self, done):
+        """The row of step `done`. Raises Diverged if any step since the last row has a loss or gradient that is not finite."""
+        pending = jax.device_get(self.pending)
+        metrics = {name: np.concatenate([m[name] for m in pending]) for name in pending[0]}
+        self.pending = []
+        bad = ~(np.isfinite(metrics["loss"]) & np.isfinite(metrics["grad_norm"]))
+        if bad.any():
+            at = int(bad.argmax())
+            shown = ", ".join(f"{name}={float(value[at]):.4g}" for name, value in metrics.items())
+            raise Diverged(
+                f"step {done - len(bad) + at + 1}: the loss or its gradient is not finite ({shown}); try a lower optim.lr, a "
+                f"longer optim.warmup, optim.clip=1.0 or dtype=float32; the last good checkpoint is kept"
+            )
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        row = {name: float(value[-1]) for name, value in metrics.items()} | {"lr": float(self.rate(done - 1))}
+        if self.steps:
+            row |= {
+                "examples_per_s": self.steps * self.batch_size / seconds,
+                "data_wait": self.waited / seconds,
+            }
+        return row
+
+
+class Stop:
+    """Whether someone asked the run to end: SIGTERM, or Ctrl-C.
+
+    Several processes agree through jax's preemption service, which listens to SIGTERM itself; a handler of ours would
+    take the signal from it. A single process uses handlers; a second Ctrl-C ends it at once.
+    """
+
+    def __enter__(self):
+        self.signalled = False
+        self.before = {}
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def handle(self, number, frame):
+        self.signalled = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def asked(self, step):
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.signalled
+
+
+def due(step, every):
+    """Whether a cadence (in steps; 0: never) falls on this step."""
+    return bool(every) and step % every == 0
+
+
+def probe_rows(source, rows, seed):
+    """(a labelled part of the training data, how many of its rows are the bank): 4 in 5; None without labels."""
+    if source.labels is None or len(np.unique(source.labels)) < 2:
+        return None
+    part = source.take(np.random.default_rng(seed).permutation(len(source))[:rows])
+    return part, len(part) * 4 // 5
+
+
+def claim(workdir, config):
+    """Writes config.json, or refuses a directory that holds another run, with the difference."""
+    path = pathlib.Path(workdir) / "config.json"
+    new = configs.plain(config)
+    if path.exists():
+        old = json.loads(path.read_text())["config"]
+        changed = [line for line in configs.difference(old, new) if line.partition(":")[0] not in MAY_CHANGE]
+        if changed:
+            raise ValueError(f"{workdir} holds a run with another config ({'; '.join(changed)}); expected a new --workdir")
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"config": new, **provenance(config)}, indent=2) + "\n")
