@@ -1,0 +1,256 @@
+"""Vision transformers (Dosovitskiy et al., 2020; arXiv:2010.11929) and the decoder of masked autoencoders."""
+
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+POOLS = ("cls", "mean")
+POSITIONS = ("learned", "sincos")
+TOKEN = nn.initializers.normal(0.02)
+
+
+class ViT(nn.Module):
+    """[N, H, W, C] float -> features [N, dim]: the class token, or the mean of the patch tokens, after the final norm.
+
+    Call with `keep` int [N, K] to let only those patches (row by row, from 0) in: the others are never read, as in
+    masked autoencoders. Every call may have another resolution, as long as the patch size divides it.
+
+    mlp: hidden width, 4 * dim if None. registers: further tokens without a patch (arXiv:2309.16588). positions:
+    "sincos" (fixed, `sincos_positions`) or "learned" (a table on the grid of the images given to init, resized
+    bicubically for other grids). Class token and registers have no position: they are learned themselves. drop_path:
+    rate of the last block, rising linearly from 0 (arXiv:1603.09382). layer_scale: its initial value (arXiv:2103.17239),
+    None for none. remat: keep only the blocks' inputs for the backward pass. eps: of every layer norm.
+
+    out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
+    norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, patches in this order;
+    'attention' [N, heads, T, T] of the last block.
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    patch: int = 16
+    mlp: int | None = None
+    pool: str = "cls"
+    class_token: bool = True
+    registers: int = 0
+    positions: str = "learned"
+    drop_path: float = 0.0
+    layer_scale: float | None = None
+    remat: bool = False
+    eps: float = 1e-6
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.pool not in POOLS:
+            raise ValueError(f"ViT pool is {self.pool!r}, expected one of {', '.join(POOLS)}")
+        if self.pool == "cls" and not self.class_token:
+            raise ValueError("ViT pool is 'cls' without a class token: set class_token, or pool to 'mean'")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"ViT positions are {self.positions!r}, expected one of {', '.join(POSITIONS)}")
+        _check_heads(self.dim, self.heads)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x, train=False, keep=None):
+        height, width = x.shape[1] // self.patch, x.shape[2] // self.patch
+        patches = patchify(x, self.patch)  # [N, L, p*p*C]
+        position = self._positions(height, width)  # [L, dim]
+        if keep is not None:
+            patches = jnp.take_along_axis(patches, keep[..., None], 1)  # [N, K, p*p*C]
+            position = position[keep]  # [N, K, dim]
+        tokens = _dense(self.dim, self.dtype, "patch")(patches) + position.astype(self.dtype)
+
+        prefix = []
+        if self.class_token:
+            prefix.append(self.param("cls", TOKEN, (1, self.dim)))
+        if self.registers:
+            prefix.append(self.param("registers", TOKEN, (self.registers, self.dim)))
+        prefix = [jnp.broadcast_to(token.astype(self.dtype), (len(x), *token.shape)) for token in prefix]
+        tokens = jnp.concatenate([*prefix, tokens], 1)  # [N, T, dim]
+
+        block = (self.heads, self.mlp or 4 * self.dim, self.layer_scale, self.eps, self.dtype)
+        tokens, out = _blocks(tokens, self.depth, self.remat, self.drop_path if train else 0.0, block)
+        tokens = _norm(self.eps, jnp.float32, "norm")(tokens)
+        first = self.class_token + self.registers
+        out["tokens"] = tokens[:, first:]
+        if self.class_token:
+            out["cls"] = tokens[:, 0]
+        if self.registers:
+            out["registers"] = tokens[:, first - self.registers : first]
+        return out["cls"] if self.pool == "cls" else out["tokens"].mean(1), out
+
+    def _positions(self, height, width):
+        if self.positions == "sincos":
+            return jnp.asarray(sincos_positions(height, width, self.dim))
+        # The table keeps the grid that init saw, so its own shape, not this image's, says what to read.
+        if self.has_variable("params", "positions"):
+            table = self.get_variable("params", "positions")
+        else:
+            table = self.param("positions", TOKEN, (height, width, self.dim))
+        if table.shape[:2] != (height, width):
+            rows, columns = _bicubic(table.shape[0], height), _bicubic(table.shape[1], width)
+            table = jnp.einsum("yh,hwd,xw->yxd", rows, table, columns, precision="highest")
+        return table.reshape(height * width, self.dim)
+
+
+class Decoder(nn.Module):
+    """The decoder of masked autoencoders (arXiv:2111.06377, section 3): kept patches' tokens -> all patches' pixels.
+
+    Call with the encoder's patch tokens [N, K, D], `restore` int [N, L] (patch i is number restore[i] of: the K kept,
+    then the hidden ones) and, if wanted, further tokens `prefix` [N, P, D] (the class token). `grid` (height, width) in
+    patches if it is not square. -> (pixels float32 [N, L, out_dim], out); out: 'tokens' [N, L, dim] after the final
+    norm, 'layers', 'attention' as in `ViT`.
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    out_dim: int
+    mlp: int | None = None
+    remat: bool = False
+    eps: float = 1e-6
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        _check_heads(self.dim, self.heads)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x, restore, prefix=None, grid=None, train=False):
+        n, length = restore.shape
+        prefix = x[:, :0] if prefix is None else prefix
+        first = prefix.shape[1]
+        embedded = _dense(self.dim, self.dtype, "embed")(jnp.concatenate([prefix, x], 1))  # [N, P + K, dim]
+
+        mask = self.param("mask", TOKEN, (1, self.dim)).astype(self.dtype)
+        hidden = jnp.broadcast_to(mask, (n, length - x.shape[1], self.dim))
+        tokens = jnp.concatenate([embedded[:, first:], hidden], 1)
+        tokens = jnp.take_along_axis(tokens, restore[..., None], 1)  # [N, L, dim]
+        height, width = grid or _square(length)
+        tokens += jnp.asarray(sincos_positions(height, width, self.dim), self.dtype)
+
+        block = (self.heads, self.mlp or 4 * self.dim, None, self.eps, self.dtype)
+        tokens, out = _blocks(jnp.concatenate([embedded[:, :first], tokens], 1), self.depth, self.remat, 0.0, block)
+        tokens = _norm(self.eps, jnp.float32, "norm")(tokens)[:, first:]
+        pixels = _dense(self.out_dim, self.dtype, "pixels")(tokens)
+        return pixels.astype(jnp.float32), {**out, "tokens": tokens}
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP on tokens [N, T, D] -> (tokens, (q, k)), q and k [N, T, heads, D / heads]."""
+
+    heads: int
+    mlp: int
+    layer_scale: float | None
+    eps: float
+    dtype: Any
+    drop: float
+
+    @nn.compact
+    def __call__(self, x):
+        n, t, d = x.shape
+        y = _norm(self.eps, self.dtype, "norm1")(x)
+        qkv = _dense(3 * d, self.dtype, "qkv")(y).reshape(n, t, 3, self.heads, d // self.heads)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)  # [N, T, heads, D / heads]
+        y = jax.nn.dot_product_attention(q, k, v).reshape(n, t, d)
+        x = x + self._branch(_dense(d, self.dtype, "proj")(y), "scale1")
+        y = _norm(self.eps, self.dtype, "norm2")(x)
+        y = nn.gelu(_dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
+        x = x + self._branch(_dense(d, self.dtype, "fc2")(y), "scale2")
+        return x, (q, k)
+
+    def _branch(self, y, name):
+        """LayerScale, then drop path: a sample's branch is left out, or scaled up so that its mean stays."""
+        if self.layer_scale is not None:
+            scale = self.param(name, nn.initializers.constant(self.layer_scale), (y.shape[-1],))
+            y = y * scale.astype(self.dtype)
+        if self.drop:
+            stays = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.drop, (len(y), 1, 1))
+            y = jnp.where(stays, y / (1 - self.drop), 0)
+        return y
+
+
+def patchify(images, patch):
+    """Images [N, H, W, C] -> [N, L, p*p*C], patches and the pixels in them row by row, channel last."""
+    n, height, width, channels = images.shape
+    if height % patch or width % patch:
+        raise ValueError(f"image is {height} x {width}, expected multiples of the patch size {patch}")
+    x = images.reshape(n, height // patch, patch, width // patch, patch, channels)
+    return x.swapaxes(2, 3).reshape(n, -1, patch * patch * channels)
+
+
+def unpatchify(patches, patch, grid=None):
+    """The inverse of `patchify`; `grid` (height, width) in patches if it is not square."""
+    height, width = grid or _square(patches.shape[1])
+    x = patches.reshape(len(patches), height, width, patch, patch, -1)
+    return x.swapaxes(2, 3).reshape(len(patches), height * patch, width * patch, -1)
+
+
+def sincos_positions(height, width, dim):
+    """Fixed 2-D positions float32 [height * width, dim], in the order of the masked autoencoder's official code: column
+    sines, column cosines, row sines, row cosines, a quarter of `dim` each."""
+    if dim % 4:
+        raise ValueError(f"sin-cos positions need a dimension divisible by 4, not {dim}")
+    frequency = 10000.0 ** -(np.arange(dim // 4) / (dim // 4))
+    row, column = np.divmod(np.arange(height * width), width)
+    angles = [column[:, None] * frequency, row[:, None] * frequency]
+    return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], 1).astype(np.float32)
+
+
+def _blocks(x, depth, remat, drop_path, block):
+    """Blocks 'block0', ... of the network that calls -> (tokens, first intermediates)."""
+    make = nn.remat(Block) if remat else Block
+    layers = []
+    for i in range(depth):
+        x, (q, k) = make(*block, drop=drop_path * i / max(depth - 1, 1), name=f"block{i}")(x)
+        layers.append(x)
+    logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
+    return x, {"layers": tuple(layers), "attention": jax.nn.softmax(logits / math.sqrt(q.shape[-1]))}
+
+
+def _dense(width, dtype, name):
+    return nn.Dense(width, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
+
+
+def _norm(eps, dtype, name):
+    return nn.LayerNorm(eps, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def _check_heads(dim, heads):
+    if dim % heads:
+        raise ValueError(f"{heads} heads cannot share a width of {dim}: it has to be a multiple")
+
+
+def _square(length):
+    side = math.isqrt(length)
+    if side * side != length:
+        raise ValueError(f"{length} patches are no square: give their grid (height, width)")
+    return side, side
+
+
+def _bicubic(size, target):
+    """Weights [target, size] of torch's bicubic interpolation (a = -0.75, half-pixel centres, edges repeated), by which
+    the published vision transformers are resized."""
+    a = -0.75
+    at = (np.arange(target) + 0.5) * size / target - 0.5
+    weights = np.zeros((target, size), np.float32)
+    for tap in range(-1, 3):
+        pixel = np.floor(at).astype(int) + tap
+        t = np.abs(at - pixel)
+        near, far = (a + 2) * t**3 - (a + 3) * t**2 + 1, a * (t**3 - 5 * t**2 + 8 * t - 4)
+        np.add.at(weights, (np.arange(target), np.clip(pixel, 0, size - 1)), np.where(t <= 1, near, far))
+    return weights
+
+
+vit_tiny = functools.partial(ViT, 192, 12, 3)
+vit_small = functools.partial(ViT, 384, 12, 6)
+vit_base = functools.partial(ViT, 768, 12, 12)
+vit_large = functools.partial(ViT, 1024, 24, 16)
+vit_huge = functools.partial(ViT, 1280, 32, 16, patch=14)
+vit_giant = functools.partial(ViT, 1408, 40, 16, patch=14, mlp=6144)  # arXiv:2106.04560, table 2
