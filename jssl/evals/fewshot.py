@@ -1,0 +1,76 @@
+"""Few labels per class: how far an encoder carries when almost nothing is labelled."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jssl.evals.labels import check, check_classes, per_class
+from jssl.evals.linear import solve
+from jssl.transforms import unit
+
+AT_ONCE = 2**27  # numbers that the training features of the draws of one call may hold together (512 MiB)
+
+
+def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=100, seed=0, C=1.0):
+    """Test accuracy of logistic regressions on `shots` labelled examples per class, over `draws` random draws of them.
+
+    Features are centred by the mean of all training features, which needs no label, and scaled to unit length
+    (SimpleShot's CL2N: Wang et al., 2019; arXiv:1911.04623). No label is left to pick a penalty: it is fixed at
+    scikit-learn's default, C * sum(CE) + |W|^2 / 2 with C = 1, as in Tian et al. (2020; arXiv:2003.11539).
+
+    Args:
+      train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
+
+    Returns:
+      {"accuracy": mean, "stderr": of that mean (0 for one draw), "accuracies": [draws], "settings": {...}}.
+
+    Raises:
+      ValueError: where a class has fewer than `shots` training examples.
+    """
+    if shots < 1 or draws < 1:
+        raise ValueError(f"shots is {shots} and draws is {draws}; expected at least 1 of each")
+    train, train_labels = check(train, train_labels, "training")
+    test, test_labels = check(test, test_labels, "test")
+    check_classes(train_labels, test_labels, classes)
+    missing = np.setdiff1d(test_labels, train_labels)
+    if len(missing):
+        raise ValueError(f"class {missing[0]} has 0 training examples; expected at least {shots} per class")
+    centre = train.mean(0)
+    rows = np.stack([per_class(train_labels, shots, np.random.default_rng((seed, shots, d))) for d in range(draws)])
+    x, test = unit(train - centre), unit(test - centre)
+    at_once = max(1, AT_ONCE // (rows.shape[1] * x.shape[1]))
+    accuracies = np.concatenate(
+        [
+            np.asarray(_draws(x, train_labels, test, test_labels, rows[i : i + at_once], C, classes))
+            for i in range(0, draws, at_once)
+        ]
+    )
+    return {
+        "accuracy": float(accuracies.mean()),
+        "stderr": float(accuracies.std(ddof=1) / np.sqrt(draws)) if draws > 1 else 0.0,
+        "accuracies": accuracies,
+        "settings": {
+            "classifier": "logistic regression, L-BFGS, C * sum(CE) + |W|^2 / 2, intercept free",
+            "C": C,
+            "shots": shots,
+            "seed": seed,
+            "features": "centred by the mean of all training features, then unit length",
+        },
+    }
+
+
+@functools.partial(jax.jit, static_argnames="classes")
+def _draws(x, labels, test, test_labels, rows, C, classes):
+    def fit(rows):
+        n, dim = len(rows), x.shape[1]
+        start = jnp.zeros((dim, classes)), jnp.zeros(classes)
+        return solve(x[rows], labels[rows], jnp.ones(n), 1 / (C * n), start, 1e-4, 200)
+
+    def accuracy(model):
+        logits = jnp.matmul(test, model[0], precision=lax.Precision.HIGHEST) + model[1]
+        return jnp.mean(jnp.argmax(logits, -1) == test_labels)
+
+    return lax.map(accuracy, jax.vmap(fit)(rows))

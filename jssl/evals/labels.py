@@ -1,0 +1,60 @@
+"""Features with labels: checks that end in one clear line, and seeded stratified draws."""
+
+import difflib
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def check(features, labels, split):
+    """-> features float32 [N, D] (jax), labels int32 [N] (numpy); `split` names them in errors.
+
+    Raises ValueError for missing or negative labels, other shapes, no rows, features that are not finite.
+    """
+    if labels is None:
+        raise ValueError(f"the {split} set has no labels; this protocol needs one class per example")
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or np.ndim(features) != 2 or len(features) != len(labels) or not len(labels):
+        shapes = f"features {list(np.shape(features))} and labels {list(labels.shape)}"
+        raise ValueError(f"the {split} set has {shapes}; expected [N, D] and [N] with N >= 1")
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"the {split} labels are {labels.dtype}; expected class numbers from 0, as integers")
+    if labels.min() < 0:
+        raise ValueError(f"the {split} labels go down to {labels.min()}; expected class numbers from 0")
+    features = jnp.asarray(features, jnp.float32)
+    if not jnp.isfinite(features).all():
+        raise ValueError(f"the {split} features hold NaN or infinity; expected finite numbers: did training diverge?")
+    return features, labels.astype(np.int32)
+
+
+def check_classes(train, test, classes):
+    """Both label arrays against `classes`; at least two classes must be in `train`."""
+    top = int(max(train.max(), test.max()))
+    if top >= classes:
+        raise ValueError(f"label {top} does not fit {classes} classes; expected labels from 0 to {classes - 1}")
+    if len(np.unique(train)) < 2:
+        raise ValueError(f"all {len(train)} training labels are class {train[0]}; expected at least two classes")
+
+
+def near(name, known):
+    """The end of an error about a misspelt `name`: '; did you mean X?' where something is near, and what is known."""
+    match = difflib.get_close_matches(str(name), known, 1, 0.5)
+    return (f"; did you mean {match[0]}?" if match else "") + f" (known: {', '.join(known)})"
+
+
+def per_class(labels, count, rng):
+    """`count` random rows of every class that occurs, without replacement, sorted -> int64 [classes * count]."""
+    names, sizes = np.unique(labels, return_counts=True)
+    if sizes.min() < count:
+        least = names[sizes.argmin()]
+        raise ValueError(f"class {least} has {sizes.min()} training examples; expected at least {count} per class")
+    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:count] for c in names]))
+
+
+def share(labels, part, rng):
+    """Picks the rounded `part` of every class at random -> bool [N]. The size depends on `labels` and `part` alone."""
+    chosen = np.zeros(len(labels), bool)
+    for c in np.unique(labels):
+        members = np.flatnonzero(labels == c)
+        chosen[rng.permutation(members)[: round(part * len(members))]] = True
+    return chosen

@@ -1,0 +1,270 @@
+"""Linear probes on frozen features: logistic regression to its optimum, and the SGD protocol of the papers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jssl.evals.labels import check, check_classes, share
+
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+AT_ONCE = 2**28  # numbers that the draws of one call may hold together (1 GiB of logits)
+
+
+def probe(
+    train,
+    train_labels,
+    test,
+    test_labels,
+    *,
+    classes,
+    penalties=PENALTIES,
+    validation=0.2,
+    seed=0,
+    standardise=True,
+    rows=None,
+    tol=1e-4,
+    max_steps=500,
+):
+    """Multinomial logistic regression by L-BFGS, its L2 penalty picked on a part of the training set.
+
+    Minimises mean(CE) + penalty / 2 * |W|^2 (scikit-learn's C is 1 / (penalty * N)), the intercept free. A stratified
+    `validation` share of the training rows picks the penalty by accuracy, from strong to weak, each fit starting at
+    the one before; a tie goes to the stronger. Then it is fitted again on all training rows. The test rows choose
+    nothing.
+
+    Args:
+      train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
+      standardise: zero mean and unit variance per dimension, by the statistics of `train`.
+      rows: bool [draws, N]: the training rows that each draw may use; None is one draw of all.
+      tol: length of the gradient at which the last fit stops (the fits before it: ten times this).
+
+    Returns:
+      {"accuracy": mean over draws, "accuracies": [draws], "predictions": int32 [draws, M], "settings": {...}}.
+    """
+    x, y, test, test_labels, rows = _prepare(train, train_labels, test, test_labels, classes, standardise, rows)
+    penalties = sorted((float(p) for p in penalties), reverse=True)
+    if not penalties or penalties[-1] <= 0:
+        raise ValueError(f"penalties are {penalties}; expected one or more positive numbers")
+    held = _validation(y, rows, validation, seed)
+    predictions, chosen = [], []
+    for some in _chunks(len(rows), len(x) * classes):
+        every, valid = rows[some], held[some]
+        fit = lambda mask, penalty, start, tol: _logistic(  # noqa: E731
+            x, y, jnp.float32(mask), jnp.asarray(penalty, jnp.float32), start, tol, max_steps
+        )
+        model = _zeros((len(every),), x.shape[1], classes)
+        path, scores = [], []
+        for penalty in penalties:
+            model = fit(every & ~valid, np.full(len(every), penalty), model, 10 * tol)
+            path.append(model)
+            scores.append(_accuracy(_predict(model, x), y, valid))  # [draws]
+        best = np.argmax(scores, 0)  # the first of equal ones: the strongest penalty
+        start = jax.tree.map(lambda *leaves: jnp.stack(leaves)[best, np.arange(len(best))], *path)
+        model = fit(every, np.asarray(penalties)[best], start, tol)
+        predictions.append(_predict(model, test))
+        chosen += [penalties[i] for i in best]
+    settings = {
+        "classifier": "logistic regression, L-BFGS, mean cross-entropy + penalty / 2 * |W|^2, intercept free",
+        "penalties": penalties,
+        "penalty": chosen,
+        **_settings(validation, seed, standardise, rows),
+        "tol": tol,
+        "max_steps": max_steps,
+    }
+    return _result(np.concatenate(predictions), test_labels, settings)
+
+
+def sgd(
+    train,
+    train_labels,
+    test,
+    test_labels,
+    *,
+    classes,
+    rates=RATES,
+    epochs=100,
+    batch_size=256,
+    validation=0.2,
+    seed=0,
+    standardise=True,
+    rows=None,
+):
+    """The papers' linear protocol: SGD with momentum 0.9, cosine decay to 0, no weight decay, on frozen features.
+
+    The learning rate (per 256 examples) is picked by accuracy on a stratified `validation` share of the training rows,
+    all `rates` in one program; then the layer is trained again on all training rows. Arguments and result as `probe`.
+    Features are not augmented; standardising stands for the batch norm without scale of MAE's protocol.
+    """
+    x, y, test, test_labels, rows = _prepare(train, train_labels, test, test_labels, classes, standardise, rows)
+    rates = sorted(float(r) for r in rates)
+    if not rates or rates[0] <= 0:
+        raise ValueError(f"learning rates are {rates}; expected one or more positive numbers")
+    held = _validation(y, rows, validation, seed)
+    fit = functools.partial(_sgd, epochs=epochs, batch_size=batch_size, classes=classes)
+    predictions, chosen = [], []
+    for draw, (every, valid) in enumerate(zip(rows, held, strict=True)):
+        key = jax.random.fold_in(jax.random.key(seed), draw)
+        models = fit(x, y, np.flatnonzero(every & ~valid), key, jnp.asarray(rates))
+        best = int(np.argmax(_accuracy(_predict(models, x), y, np.broadcast_to(valid, (len(rates), len(valid))))))
+        model = fit(x, y, np.flatnonzero(every), key, jnp.asarray(rates[best : best + 1]))
+        predictions.append(_predict(model, test))
+        chosen.append(rates[best])
+    settings = {
+        "classifier": "linear layer, SGD, momentum 0.9, cosine decay, no weight decay",
+        "rates_per_256": rates,
+        "rate_per_256": chosen,
+        "epochs": epochs,
+        "batch_size": min(batch_size, int((rows & ~held).sum(1).min())),
+        **_settings(validation, seed, standardise, rows),
+    }
+    return _result(np.concatenate(predictions), test_labels, settings)
+
+
+def logistic(x, labels, *, classes, penalty, tol=1e-6, max_steps=1000):
+    """The minimum of mean(CE) + penalty / 2 * |W|^2 over W [D, classes] and the free intercept b [classes] -> (W, b).
+
+    x: [N, D], labels: int [N]. scikit-learn's C is 1 / (penalty * N). Stops when the gradient is shorter than `tol`,
+    or has not become shorter for 20 steps, which is as far as float32 goes.
+    """
+    x, labels = check(x, labels, "training")
+    start = _zeros((1,), x.shape[1], classes)
+    model = _logistic(x, labels, jnp.ones((1, len(x))), jnp.full(1, penalty), start, tol, max_steps)
+    return jax.tree.map(lambda leaf: leaf[0], model)
+
+
+def standardiser(train):
+    """-> function that moves features [N, D] by the mean and standard deviation of `train`; constant dimensions to 0."""
+    mean, std = train.mean(0), train.std(0)
+    return lambda x: (x - mean) / jnp.where(std > 1e-6 * (1 + jnp.abs(mean)), std, jnp.inf)
+
+
+def solve(x, labels, weights, penalty, start, tol, max_steps):
+    """L-BFGS for one weighted problem: x [N, D], weights [N] (they are normalised), start = (W, b). Runs inside jit."""
+    weights = weights / jnp.sum(weights)
+    # The Wolfe test with slack for rounding: in float32 the loss stops falling long before its gradient is small.
+    search = optax.scale_by_zoom_linesearch(6, initial_guess_strategy="one", approx_dec_rtol=1e-5)
+    tx = optax.lbfgs(linesearch=search)
+
+    def objective(model):
+        losses = optax.softmax_cross_entropy_with_integer_labels(_logits(model, x), labels)
+        return jnp.sum(weights * losses) + penalty / 2 * jnp.sum(model[0] ** 2)
+
+    value_and_grad = optax.value_and_grad_from_state(objective)
+
+    def step(carry):
+        model, opt, n, _, least, stalled = carry
+        value, grad = value_and_grad(model, state=opt)
+        updates, opt = tx.update(grad, opt, model, value=value, grad=grad, value_fn=objective)
+        length = optax.tree.norm(optax.tree.get(opt, "grad"))  # of the gradient at the new point
+        stalled = jnp.where(length < least, 0, stalled + 1)
+        return optax.apply_updates(model, updates), opt, n + 1, length, jnp.minimum(length, least), stalled
+
+    more = lambda carry: (carry[2] < max_steps) & (carry[3] > tol) & (carry[5] < 20)  # noqa: E731
+    inf = jnp.float32(jnp.inf)
+    return lax.while_loop(more, step, (start, tx.init(start), 0, inf, inf, 0))[0]
+
+
+# One x for all draws: the draws differ in weights only, so that their logits are one matmul.
+_logistic = jax.jit(jax.vmap(solve, (None, None, 0, 0, 0, None, None)))
+
+
+@functools.partial(jax.jit, static_argnames=("epochs", "batch_size", "classes"))
+def _sgd(x, labels, rows, rng, rates, epochs, batch_size, classes):
+    train = functools.partial(_train, x, labels, rows, rng, epochs=epochs, batch_size=batch_size, classes=classes)
+    return jax.vmap(train)(rates)
+
+
+def _train(x, labels, rows, rng, rate, *, epochs, batch_size, classes):
+    size = min(batch_size, len(rows))
+    per_epoch = len(rows) // size
+    tx = optax.sgd(optax.cosine_decay_schedule(rate * size / 256, epochs * per_epoch), momentum=0.9)
+
+    def loss(model, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(_logits(model, x[batch]), labels[batch]).mean()
+
+    def step(carry, batch):
+        model, opt = carry
+        updates, opt = tx.update(jax.grad(loss)(model, batch), opt)
+        return (optax.apply_updates(model, updates), opt), None
+
+    def epoch(carry, rng):
+        batches = jax.random.permutation(rng, rows)[: per_epoch * size].reshape(per_epoch, size)
+        return lax.scan(step, carry, batches)[0], None
+
+    model = _zeros((), x.shape[1], classes)
+    return lax.scan(epoch, (model, tx.init(model)), jax.random.split(rng, epochs))[0][0]
+
+
+def _logits(model, x):
+    return jnp.matmul(x, model[0], precision=lax.Precision.HIGHEST) + model[1]
+
+
+@jax.jit
+def _argmax(models, x):
+    return lax.map(lambda model: jnp.argmax(_logits(model, x), -1).astype(jnp.int32), models)
+
+
+def _predict(models, x):
+    """Classes by each of the models, (W [draws, D, classes], b) -> int32 [draws, N]."""
+    return np.asarray(_argmax(models, x))
+
+
+def _zeros(lead, dim, classes):
+    return jnp.zeros((*lead, dim, classes)), jnp.zeros((*lead, classes))
+
+
+def _accuracy(predictions, labels, mask):
+    return ((predictions == labels) & mask).sum(-1) / mask.sum(-1)
+
+
+def _chunks(draws, cost):
+    """Slices of the draws that fit in memory together; `cost` is what one of them holds."""
+    size = max(1, AT_ONCE // cost)
+    return [slice(i, i + size) for i in range(0, draws, size)]
+
+
+def _prepare(train, train_labels, test, test_labels, classes, standardise, rows):
+    train, train_labels = check(train, train_labels, "training")
+    test, test_labels = check(test, test_labels, "test")
+    check_classes(train_labels, test_labels, classes)
+    rows = np.ones((1, len(train)), bool) if rows is None else np.asarray(rows, bool)
+    move = standardiser(train) if standardise else lambda x: x
+    return move(train), train_labels, move(test), test_labels, rows
+
+
+def _validation(labels, rows, part, seed):
+    """The rows of each draw that are held out to pick the penalty: bool [draws, N], stratified, seeded."""
+    held = np.zeros_like(rows)
+    for draw, every in enumerate(rows):
+        held[draw, every] = share(labels[every], part, np.random.default_rng((seed, draw)))
+    if not held.any(1).all() or held[0].sum() == rows[0].sum():
+        raise ValueError(
+            f"a share of {part} of each class leaves no rows for validation or for the fit: {rows[0].sum()} training rows; "
+            "expected more labels, or the fewshot protocol"
+        )
+    return held
+
+
+def _settings(validation, seed, standardise, rows):
+    return {
+        "picked_by": "accuracy on a stratified validation split of the training rows, then fitted on all of them",
+        "validation": validation,
+        "seed": seed,
+        "features": "standardised by the training set" if standardise else "as they are",
+        "train_rows": int(rows[0].sum()),
+    }
+
+
+def _result(predictions, labels, settings):
+    accuracies = np.mean(predictions == labels, 1)
+    return {
+        "accuracy": float(accuracies.mean()),
+        "accuracies": accuracies,
+        "predictions": predictions,
+        "settings": settings,
+    }
