@@ -7,8 +7,6 @@ images with any other number grey is the mean of the channels.
 
 import jax.numpy as jnp
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-
 
 def grey(x):
     """Luma (ITU-R BT.601), or the mean of the channels if they are not three. [..., H, C, W] -> [..., H, 1, W]."""
@@ -17,20 +15,23 @@ def grey(x):
     return 0.2989 * x[..., 0:1, :] + 0.587 * x[..., 1:2, :] + 0.114 * x[..., 2:3, :]
 
 
-def jitter(x, order, amount):
-    """Brightness, contrast, saturation and hue in any order, each at most once per image.
+def jitter(x, amount, place):
+    """Brightness, contrast, saturation and hue, each once, in any order.
 
-    order: [..., K], which operation comes k-th; amount: its factor [..., K] (1 changes nothing), for hue its shift in
-    turns. The first three blend the image with black, its mean grey or its own grey, so that a slot costs one blend
-    and one hue rotation whatever the order is.
+    amount: factors, and for hue a shift in turns, [..., 4]; place: when each one comes, [..., 4], a permutation of
+    0..3. Images that are not RGB take the first two only, [..., 2].
+
+    The first three blend the image with black, with its mean grey and with its own grey. So a place in the order
+    costs one blend and one hue rotation, whichever of the four comes there.
     """
-    for slot in range(order.shape[-1]):
-        op, f = _wide(order[..., slot]), amount[..., slot]
-        g = grey(x)
-        mean = g.mean((-3, -2, -1), keepdims=True)
-        base = jnp.where(op == SATURATION, g, jnp.where(op == CONTRAST, mean, 0.0))
-        blend = jnp.clip(base + _wide(f) * (x - base), 0, 1)
-        x = jnp.where(op == HUE, hue(x, f), blend) if x.shape[-2] == 3 else blend
+    for now in range(amount.shape[-1]):
+        turn = [_wide(place[..., op] == now) for op in range(amount.shape[-1])]
+        factor = _wide(jnp.sum(jnp.where(place == now, amount, 0), -1))
+        own = grey(x)
+        base = jnp.where(turn[1], own.mean((-3, -2, -1), keepdims=True), 0)
+        base = jnp.where(turn[2], own, base) if len(turn) > 2 else base
+        blend = jnp.clip(base + factor * (x - base), 0, 1)
+        x = jnp.where(turn[3], hue(x, amount[..., 3]), blend) if len(turn) > 2 else blend
     return x
 
 

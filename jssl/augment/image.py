@@ -1,24 +1,29 @@
 """Random views of images, on the device, inside the train step.
 
-Sample i's views depend on (rng, i) alone, also when the batch is sharded: every random number is drawn in one array
-over [N, V, ...], whose bits are a hash of the position in it (`jax_threefry_partitionable`, the default).
+Sample i's views depend on (rng, i) alone, however many devices share the batch: all random numbers are drawn as
+[N, V, ...] arrays, in which jax hashes each element's position (`jax_threefry_partitionable`, the default).
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jssl.augment import color, geometry
+from jssl.augment.geometry import between
 
 MEAN, STD = (0.5,), (0.25,)  # serve any number of channels
+
+# The uniform numbers that one view needs. One draw for all: each call of jax.random costs a tenth of a second to compile.
+DRAWS = {"box": 2 * geometry.TRIES + 2, "flip": 1, "affine": 3, "order": 4, "amount": 4, "jitter": 1, "gray": 1}
+DRAWS |= {"gamma": 1, "blur": 1, "sigma": 1, "solarise": 1}
 
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """A group of random resized crops: `views` of them, `size` × `size` pixels, under `name` in the views."""
+    """A group of random resized crops: `views` of them, `size` by `size` pixels, under `name` in the views."""
 
     name: str = "image"
     views: int = 2
@@ -28,39 +33,54 @@ class Crop:
     interpolation: str = "bilinear"  # or "bicubic"
 
     def __post_init__(self):
+        where = f"crop {self.name!r}"
         if self.views < 1 or self.size < 1:
-            raise ValueError(f"crop {self.name!r}: views={self.views}, size={self.size}: both are at least 1")
+            raise ValueError(f"{where}: views={self.views}, size={self.size}: both must be at least 1")
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"crop {self.name!r}: area={self.area} is no range within (0, 1], such as (0.08, 1.0)")
+            raise ValueError(f"{where}: area={self.area} must be a range within (0, 1], such as (0.08, 1.0)")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"crop {self.name!r}: ratio={self.ratio} is no range above 0, such as (3/4, 4/3)")
-        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"{where}: ratio={self.ratio} must be a range above 0, such as (0.75, 1.33)")
+        if self.interpolation not in geometry.FILTERS:
             raise ValueError(
-                f"crop {self.name!r}: interpolation={self.interpolation!r} is neither bilinear nor bicubic"
+                f"{where}: interpolation={self.interpolation!r} must be one of {', '.join(geometry.FILTERS)}"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Distort:
-    """What happens to a view after its crop, in this order; everything is off unless given."""
+    """What happens to a view beside its crop, in this order; everything is off unless given."""
 
     flip: float = 0.0  # probability of a horizontal flip
+    rotate: float = 0.0  # up to so many degrees, either way
+    shear: float = 0.0  # up to so many degrees, either way, along rows and along columns
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue
-    jitter_p: float = 0.8  # ... in random order
+    jitter_p: float = 0.8  # probability of all four, in random order
     gray: float = 0.0  # probability
-    blur: float = 0.0  # probability; the kernel is a tenth of the view
+    gamma: tuple[float, float] = (1.0, 1.0)  # range of the exponent, log-uniform
+    blur: float = 0.0  # probability; the kernel is a tenth of the view wide
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
     solarise: float = 0.0  # probability
+    noise: float = 0.0  # standard deviation; images are in [0, 1]
+
+    def __post_init__(self):
+        if len(self.jitter) != 4:
+            raise ValueError(f"jitter={self.jitter} must be four strengths: brightness, contrast, saturation, hue")
+        if not (0 <= self.rotate <= 45 and 0 <= self.shear <= 45):
+            raise ValueError(f"rotate={self.rotate}, shear={self.shear}: both must be within 0 and 45 degrees")
+        for name in "gamma", "blur_sigma":
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}={(low, high)} must be a range above 0")
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """augment(rng, batch) -> views: the random views of a batch, to be called under jit.
+    """augment(rng, batch) -> views: the random views of a batch; to be called under jit.
 
-    batch: 'image' uint8 [N, H, W, C], or the crops that the host has already cut, uint8 [N, V, S, S, C] under each
+    batch: 'image' uint8 [N, H, W, C], or each crop's views as the host has cut them, uint8 [N, V, S, S, C] under the
     crop's name; 'index' int32 [N].
-    views: per crop, float32 [N, V, S, S, C], normalised; 'index'. Nothing else passes, labels least of all.
-    distort: for each crop one `Distort` per view.
+    views: for each crop float32 [N, V, S, S, C], normalised; 'index'. Nothing else passes, labels least of all.
+    distort: for each crop, one `Distort` per view.
     """
 
     crops: tuple[Crop, ...]
@@ -69,72 +89,86 @@ class Augment:
     std: tuple[float, ...] = STD
 
     def __post_init__(self):
-        have, want = [len(views) for views in self.distort], [crop.views for crop in self.crops]
+        want, have = [crop.views for crop in self.crops], [len(views) for views in self.distort]
         if have != want:
-            raise ValueError(f"distort is for {have} views per crop, the crops have {want}")
+            raise ValueError(f"distort has {have} views per crop, expected {want}")
 
     def __call__(self, rng, batch):
-        views = {"index": batch["index"]}
+        views = {}
         for i, (crop, distort) in enumerate(zip(self.crops, self.distort)):
-            rng_crop, rng_flip, rng_distort = jax.random.split(jax.random.fold_in(rng, i), 3)
-            per_view = {f.name: np.array([getattr(d, f.name) for d in distort]) for f in dataclasses.fields(Distort)}
-            flip = None
-            if per_view["flip"].any():
-                flip = jax.random.uniform(rng_flip, (len(batch["index"]), crop.views)) < per_view["flip"]
-            x = _cut(rng_crop, crop, batch, flip)  # [N, V, S, C, S]
-            x = _distort(rng_distort, per_view, x)
+            rng_uniform, rng_noise = jax.random.split(jax.random.fold_in(rng, i))
+            n, v, k = len(batch["index"]), crop.views, sum(DRAWS.values())
+            draws = jax.random.uniform(rng_uniform, (n, v * k)).reshape(n, v, k)
+            draws = dict(zip(DRAWS, jnp.split(draws, np.cumsum(list(DRAWS.values()))[:-1], -1)))
+            draws = {name: u[..., 0] if DRAWS[name] == 1 else u for name, u in draws.items()}  # [N, V] or [N, V, K]
+            d = _PerView(distort)
+            x = _cut(crop, batch, draws["box"], draws["flip"] < d.flip if d.flip.any() else None)  # [N, V, S, C, S]
+            x = _distort(d, x, draws, rng_noise)
             views[crop.name] = color.normalise(x.swapaxes(-1, -2), self.mean, self.std)
-        return views
+        return {**views, "index": batch["index"]}
 
 
-def _cut(rng, crop, batch, flip):
+class _PerView:
+    """The fields of several `Distort` as arrays: [V], ranges and strengths [K, V]."""
+
+    def __init__(self, distort):
+        for field in dataclasses.fields(Distort):
+            setattr(self, field.name, np.array([getattr(d, field.name) for d in distort], np.float32).T)
+
+
+def _cut(crop, batch, u, flip):
     """The crop's views, float32 [N, V, S, C, S] in [0, 1]."""
-    x = batch.get(crop.name, batch.get("image"))
+    x = batch.get(crop.name)
     if x is not None and x.ndim == 5:
         if x.shape[1:4] != (crop.views, crop.size, crop.size):
             raise ValueError(f"{crop.name!r} has views {x.shape[1:4]}, expected {(crop.views, crop.size, crop.size)}")
         x = _unit(x)
         return x if flip is None else jnp.where(flip[..., None, None, None], x[..., ::-1], x)
+    if "image" not in batch or batch["image"].ndim != 4:
+        raise ValueError(f"the batch has neither whole images, 'image' [N, H, W, C], nor the views {crop.name!r}")
     x = _unit(batch["image"])  # [N, H, C, W]
-    shape, height, width = (len(x), crop.views), x.shape[1], x.shape[3]
-    box = geometry.boxes(rng, shape, height, width, crop.area, crop.ratio)
+    box = geometry.boxes(u, x.shape[1], x.shape[3], crop.area, crop.ratio)
     return geometry.resized_crop(x, box, crop.size, flip, crop.interpolation)
 
 
-def _distort(rng, per_view, x):
-    rng_jitter, rng_gray, rng_blur, rng_solarise = jax.random.split(rng, 4)
-    shape, channels, size = x.shape[:2], x.shape[-2], x.shape[-1]
-    chance = lambda key, p: jax.random.uniform(key, shape) < p
-
-    strength = per_view["jitter"]  # [V, 4]
-    ops = [op for op in range(4 if channels == 3 else 2) if strength[:, op].any()]
-    if ops:
-        rng_order, rng_amount, rng_apply = jax.random.split(rng_jitter, 3)
-        order = jnp.argsort(jax.random.uniform(rng_order, (*shape, len(ops))))
-        low = np.where(np.arange(4) == color.HUE, -strength, np.maximum(1 - strength, 0)).astype(np.float32)
-        high = np.where(np.arange(4) == color.HUE, strength, 1 + strength).astype(np.float32)
-        amount = low + (high - low) * jax.random.uniform(rng_amount, (*shape, 4))
-        neutral = (np.arange(4) != color.HUE).astype(np.float32)
-        amount = jnp.where(chance(rng_apply, per_view["jitter_p"])[..., None], amount, neutral)
-        order = jnp.asarray(ops)[order]
-        amount = jnp.take_along_axis(amount, order, -1)
-        x = color.jitter(x, order, amount)
-    if per_view["gray"].any():
-        x = color.grayscale(x, chance(rng_gray, per_view["gray"]))
-    if per_view["blur"].any():
-        rng_sigma, rng_apply = jax.random.split(rng_blur)
-        low, high = per_view["blur_sigma"].astype(np.float32).T
-        sigma = low + (high - low) * jax.random.uniform(rng_sigma, shape)
-        x = geometry.blur(
-            x, jnp.where(chance(rng_apply, per_view["blur"]), sigma, 0), max(3, size // 10 + 1 - size // 10 % 2)
+def _distort(d, x, draws, rng_noise):
+    if d.rotate.any() or d.shear.any():
+        most = np.radians(np.stack([d.rotate, d.shear, d.shear]))  # [3, V]
+        angle, *slopes = jnp.moveaxis(between(draws["affine"], -most.T, most.T), -1, 0)
+        steepest = np.sin(most[0].max()) + np.tan(most[1].max())
+        x = geometry.rotate_shear(x, angle, *map(jnp.tan, slopes), steepest)
+    if d.jitter.any():
+        # Sorting uniform numbers is a uniformly random order.
+        ops = 4 if x.shape[-2] == 3 else 2
+        place = jnp.argsort(jnp.argsort(draws["order"][..., :ops]))
+        neutral = np.array([1, 1, 1, 0], np.float32)[:ops]
+        strength = d.jitter.T[:, :ops]
+        amount = between(
+            draws["amount"][..., :ops], np.where(neutral, np.maximum(1 - strength, 0), -strength), neutral + strength
         )
-    if per_view["solarise"].any():
-        x = color.solarise(x, chance(rng_solarise, per_view["solarise"]))
+        x = color.jitter(x, jnp.where(draws["jitter"][..., None] < d.jitter_p[:, None], amount, neutral), place)
+    if d.gray.any():
+        x = color.grayscale(x, draws["gray"] < d.gray)
+    if (d.gamma != 1).any():
+        x = color.gamma(x, jnp.exp(between(draws["gamma"], *np.log(d.gamma))))
+    if d.blur.any():
+        sigma = jnp.where(draws["blur"] < d.blur, between(draws["sigma"], *d.blur_sigma), 0)
+        x = geometry.blur(x, sigma, kernel=max(3, x.shape[-1] // 20 * 2 + 1))
+    if d.solarise.any():
+        x = color.solarise(x, draws["solarise"] < d.solarise)
+    if d.noise.any():
+        x = jnp.clip(x + d.noise[:, None, None, None] * _normal(rng_noise, x.shape), 0, 1)
     return x
+
+
+def _normal(rng, shape):
+    return jax.random.normal(rng, (shape[0], math.prod(shape[1:]))).reshape(shape)
 
 
 def _unit(x):
     """uint8 [..., H, W, C] -> float32 [..., H, C, W] in [0, 1]."""
+    if x.dtype != jnp.uint8:
+        raise ValueError(f"images are {x.dtype}, expected uint8")
     return x.swapaxes(-1, -2).astype(jnp.float32) / 255
 
 
@@ -148,29 +182,112 @@ def simclr(
     jitter_p=0.8,
     gray=0.2,
     blur=0.5,
+    interpolation="bilinear",
     mean=MEAN,
     std=STD,
 ):
-    """SimCLR's views (Chen et al., 2020; arXiv:2002.05709, appendix A); for CIFAR strength=0.5, blur=0."""
-    crop = Crop(views=views, size=size, area=tuple(area), ratio=tuple(ratio))
-    s = strength
-    distort = Distort(flip=flip, jitter=(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s), jitter_p=jitter_p, gray=gray, blur=blur)
+    """SimCLR's views (Chen et al., 2020; arXiv:2002.05709, appendix A; for CIFAR-10 strength=0.5, blur=0, B.9)."""
+    crop = Crop("image", views, size, tuple(area), tuple(ratio), interpolation)
+    jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    distort = Distort(flip=flip, jitter=jitter, jitter_p=jitter_p, gray=gray, blur=blur)
     return Augment((crop,), ((distort,) * views,), tuple(mean), tuple(std))
 
 
+def byol(
+    size=32,
+    area=(0.08, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    flip=0.5,
+    jitter=(0.4, 0.4, 0.2, 0.1),
+    jitter_p=0.8,
+    gray=0.2,
+    blur=(1.0, 0.1),
+    solarise=(0.0, 0.2),
+    interpolation="bicubic",
+    mean=MEAN,
+    std=STD,
+):
+    """BYOL's asymmetric pair (Grill et al., 2020; arXiv:2006.07733, appendix B, table 6): blur and solarise per view."""
+    shared = Distort(flip=flip, jitter=tuple(jitter), jitter_p=jitter_p, gray=gray)
+    distort = tuple(dataclasses.replace(shared, blur=b, solarise=s) for b, s in zip(blur, solarise, strict=True))
+    crop = Crop("image", len(distort), size, tuple(area), tuple(ratio), interpolation)
+    return Augment((crop,), (distort,), tuple(mean), tuple(std))
+
+
+def multicrop(
+    size=224,
+    views=2,
+    area=(0.14, 1.0),
+    local_size=96,
+    local_views=6,
+    local_area=(0.05, 0.14),
+    ratio=(3 / 4, 4 / 3),
+    flip=0.5,
+    jitter=(0.8, 0.8, 0.8, 0.2),
+    jitter_p=0.8,
+    gray=0.2,
+    blur=(0.5, 0.5, 0.5),
+    solarise=(0.0, 0.0, 0.0),
+    interpolation="bilinear",
+    mean=MEAN,
+    std=STD,
+):
+    """Multi-crop (Caron et al., 2020; arXiv:2006.09882): large views 'image' and small ones 'local', as SwAV has them.
+
+    blur, solarise: of the first large view, of the other large ones, of the small ones. DINO (arXiv:2104.14294):
+    area=(0.4, 1.0), local_area=(0.05, 0.4), jitter=(0.4, 0.4, 0.2, 0.1), blur=(1.0, 0.1, 0.5),
+    solarise=(0.0, 0.2, 0.0), interpolation="bicubic".
+    """
+    crops = [Crop("image", views, size, tuple(area), tuple(ratio), interpolation)]
+    shared = Distort(flip=flip, jitter=tuple(jitter), jitter_p=jitter_p, gray=gray)
+    first, other, local = (dataclasses.replace(shared, blur=b, solarise=s) for b, s in zip(blur, solarise, strict=True))
+    distort = [(first,) + (other,) * (views - 1)]
+    if local_views:
+        crops.append(Crop("local", local_views, local_size, tuple(local_area), tuple(ratio), interpolation))
+        distort.append((local,) * local_views)
+    return Augment(tuple(crops), tuple(distort), tuple(mean), tuple(std))
+
+
 def mae(
-    size=224, views=1, area=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, interpolation="bicubic", mean=MEAN, std=STD
+    size=224,
+    views=1,
+    area=(0.2, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    flip=0.5,
+    interpolation="bicubic",
+    mean=MEAN,
+    std=STD,
 ):
     """MAE's view (He et al., 2021; arXiv:2111.06377, appendix A.1): crop and flip, no colour."""
-    crop = Crop(views=views, size=size, area=tuple(area), ratio=tuple(ratio), interpolation=interpolation)
+    crop = Crop("image", views, size, tuple(area), tuple(ratio), interpolation)
     return Augment((crop,), ((Distort(flip=flip),) * views,), tuple(mean), tuple(std))
+
+
+def strokes(
+    size=16,
+    views=2,
+    area=(0.4, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    rotate=10.0,
+    shear=15.0,
+    gamma=(0.6, 1.7),
+    blur=0.0,
+    noise=0.05,
+    interpolation="bilinear",
+    mean=MEAN,
+    std=STD,
+):
+    """Views of handwriting, drawings and other grey shapes, where a mirrored image may mean something else."""
+    crop = Crop("image", views, size, tuple(area), tuple(ratio), interpolation)
+    distort = Distort(rotate=rotate, shear=shear, gamma=tuple(gamma), blur=blur, noise=noise)
+    return Augment((crop,), ((distort,) * views,), tuple(mean), tuple(std))
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """preprocess(batch) -> {'image': float32 [N, size, size, C]}: the centre square, resized and normalised.
 
-    batch: 'image' uint8 [N, H, W, C]. The square's side is `crop` of the short side; images that have the size
+    batch: 'image' uint8 [N, H, W, C]. The square's side is `crop` of the short side; images of the right size
     already are taken whole.
     """
 
@@ -185,12 +302,33 @@ class Evaluation:
         height, width = x.shape[1], x.shape[3]
         if (height, width) != (self.size, self.size):
             side = max(1, round(self.crop * min(height, width)))
-            box = ((height - side) // 2, (width - side) // 2, side, side)
-            box = [jnp.full((1, 1), value, jnp.float32) for value in box]
-            x = geometry.resized_crop(x[None], box, self.size, interpolation=self.interpolation)[:, 0]
+            box = [(height - side) // 2, (width - side) // 2, side, side]
+            box = [jnp.full((len(x), 1), value, jnp.float32) for value in box]
+            x = geometry.resized_crop(x, box, self.size, interpolation=self.interpolation)[:, 0]
         return {"image": color.normalise(x.swapaxes(-1, -2), self.mean, self.std)}
 
 
 def evaluation(size, crop=0.875, mean=MEAN, std=STD, interpolation="bilinear"):
-    """The evaluation view of a config's plain values; see `Evaluation`."""
+    """The evaluation view from a config's plain values; see `Evaluation`."""
     return Evaluation(size, crop, tuple(mean), tuple(std), interpolation)
+
+
+def views_sheet(views, mean, std, rows=8):
+    """A picture of what the method sees: one image per row, its views side by side, un-normalised.
+
+    views: as `augment` returns them, numpy or jax arrays; images with channels other than 1 or 3 show their first.
+    -> uint8 [H, W, 3 or 1]; small views are enlarged by a whole factor.
+    """
+    groups = [np.asarray(x[:rows], np.float32) for name, x in views.items() if x.ndim == 5]
+    largest = max(x.shape[2] for x in groups)
+    factor, gap = max(1, 64 // largest), 2
+    pictures = []
+    for x in groups:
+        x = np.clip(x * np.float32(std) + np.float32(mean), 0, 1)
+        x = x if x.shape[-1] in (1, 3) else x[..., :1]
+        x = np.round(255 * x).astype(np.uint8).repeat(factor, 2).repeat(factor, 3)
+        edge = largest * factor - x.shape[2]
+        x = np.pad(x, [(0, 0), (0, 0), (gap, gap + edge), (gap, gap), (0, 0)], constant_values=255)
+        n, v, height, width, channels = x.shape
+        pictures.append(x.transpose(0, 2, 1, 3, 4).reshape(n * height, v * width, channels))
+    return np.concatenate(pictures, 1)
