@@ -15,7 +15,7 @@ AT_ONCE = 2**27  # numbers that the training features of the draws of one call m
 
 
 def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=100, seed=0, C=1.0):
-    """Test accuracy of logistic regressions on `shots` labelled examples per class, over `draws` random draws of them.
+    """Test accuracy of logistic regressions on `shots` labelled examples per class, for `draws` random draws of them.
 
     Features are centred by the mean of all training features, which needs no label, and scaled to unit length
     (SimpleShot's CL2N: Wang et al., 2019; arXiv:1911.04623). No label is left to pick a penalty: it is fixed at
@@ -25,7 +25,7 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
       train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
 
     Returns:
-      {"accuracy": mean, "stderr": of that mean (0 for one draw), "accuracies": [draws], "settings": {...}}.
+      {"accuracy": mean over draws, "accuracies": [draws], "settings": {...}}.
 
     Raises:
       ValueError: where a class has fewer than `shots` training examples.
@@ -50,13 +50,13 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
     )
     return {
         "accuracy": float(accuracies.mean()),
-        "stderr": float(accuracies.std(ddof=1) / np.sqrt(draws)) if draws > 1 else 0.0,
         "accuracies": accuracies,
         "settings": {
             "classifier": "logistic regression, L-BFGS, C * sum(CE) + |W|^2 / 2, intercept free",
             "C": C,
             "shots": shots,
             "seed": seed,
+            "draw": f"{shots} random training examples per class",
             "features": "centred by the mean of all training features, then unit length",
         },
     }

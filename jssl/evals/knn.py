@@ -22,8 +22,8 @@ def knn(train, train_labels, test, test_labels, *, classes, k=20, temperature=0.
       block: rows per block; the largest intermediate is [block, block + k].
 
     Returns:
-      {"accuracy": float in [0, 1], "predictions": int32 [M], "neighbours": int32 [M, k], "similarities": float32 [M, k],
-      "k": int}, nearest first. Equal similarities come in the order of the training rows, equal votes go to the
+      {"accuracy": float in [0, 1], "predictions": int32 [M], "neighbours": int32 [M, k], "similarities": float32
+      [M, k], "k": int}, nearest first. Equal similarities come in the order of the training rows, equal votes go to the
       smallest class, as in scikit-learn.
     """
     if temperature is not None and not temperature > 0:
@@ -45,7 +45,7 @@ def knn(train, train_labels, test, test_labels, *, classes, k=20, temperature=0.
 
 
 def neighbours(bank, queries, k, *, block=2048):
-    """The `k` rows of `bank` [N, D] nearest to each of `queries` [M, D] by cosine -> (similarity, index), [M, min(k, N)].
+    """The `k` rows of `bank` [N, D] nearest by cosine to each of `queries` [M, D] -> similarity, index: [M, min(k, N)].
 
     Exact; blocks of queries against blocks of the bank with a running top-k, so that memory grows with N + M only.
     Sorted from the nearest; of equal ones the first row of the bank comes first.

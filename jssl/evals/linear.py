@@ -51,32 +51,38 @@ def probe(
     if not penalties or penalties[-1] <= 0:
         raise ValueError(f"penalties are {penalties}; expected one or more positive numbers")
     held = _validation(y, rows, validation, seed)
-    predictions, chosen = [], []
-    for some in _chunks(len(rows), len(x) * classes):
-        every, valid = rows[some], held[some]
-        fit = lambda mask, penalty, start, tol: _logistic(  # noqa: E731
-            x, y, jnp.float32(mask), jnp.asarray(penalty, jnp.float32), start, tol, max_steps
-        )
-        model = _zeros((len(every),), x.shape[1], classes)
-        path, scores = [], []
-        for penalty in penalties:
-            model = fit(every & ~valid, np.full(len(every), penalty), model, 10 * tol)
-            path.append(model)
-            scores.append(_accuracy(_predict(model, x), y, valid))  # [draws]
-        best = np.argmax(scores, 0)  # the first of equal ones: the strongest penalty
-        start = jax.tree.map(lambda *leaves: jnp.stack(leaves)[best, np.arange(len(best))], *path)
-        model = fit(every, np.asarray(penalties)[best], start, tol)
-        predictions.append(_predict(model, test))
-        chosen += [penalties[i] for i in best]
+    found = [
+        _pick(x, y, rows[some], held[some], classes, np.asarray(penalties), tol, max_steps)
+        for some in _chunks(len(rows), len(x) * classes)
+    ]
+    predictions = np.concatenate([_predict(model, test) for model, _ in found])
     settings = {
         "classifier": "logistic regression, L-BFGS, mean cross-entropy + penalty / 2 * |W|^2, intercept free",
         "penalties": penalties,
-        "penalty": chosen,
+        "penalty": np.concatenate([best for _, best in found]).tolist(),
         **_settings(validation, seed, standardise, rows),
         "tol": tol,
         "max_steps": max_steps,
     }
-    return _result(np.concatenate(predictions), test_labels, settings)
+    return _result(predictions, test_labels, settings)
+
+
+def _pick(x, labels, rows, held, classes, penalties, tol, max_steps):
+    """The path from strong to weak for some draws, then the last fit -> (W, b), each with the draws first; penalties."""
+    draws = np.arange(len(rows))
+
+    def fit(rows, penalty, start, tol):
+        return _logistic(x, labels, jnp.float32(rows), jnp.asarray(penalty, jnp.float32), start, tol, max_steps)
+
+    path, scores = [], []
+    model = _zeros((len(rows),), x.shape[1], classes)
+    for penalty in penalties:
+        model = fit(rows & ~held, np.full(len(rows), penalty), model, 10 * tol)
+        path.append(model)
+        scores.append(_accuracy(_predict(model, x), labels, held))  # [draws]
+    best = np.argmax(scores, 0)  # the first of equal ones: the strongest penalty
+    start = jax.tree.map(lambda *models: jnp.stack(models)[best, draws], *path)
+    return fit(rows, penalties[best], start, tol), penalties[best]
 
 
 def sgd(
@@ -138,7 +144,7 @@ def logistic(x, labels, *, classes, penalty, tol=1e-6, max_steps=1000):
 
 
 def standardiser(train):
-    """-> function that moves features [N, D] by the mean and standard deviation of `train`; constant dimensions to 0."""
+    """-> function that standardises features [N, D] by the mean and variance of `train`; constant dimensions become 0."""
     mean, std = train.mean(0), train.std(0)
     return lambda x: (x - mean) / jnp.where(std > 1e-6 * (1 + jnp.abs(mean)), std, jnp.inf)
 
@@ -164,7 +170,7 @@ def solve(x, labels, weights, penalty, start, tol, max_steps):
         stalled = jnp.where(length < least, 0, stalled + 1)
         return optax.apply_updates(model, updates), opt, n + 1, length, jnp.minimum(length, least), stalled
 
-    more = lambda carry: (carry[2] < max_steps) & (carry[3] > tol) & (carry[5] < 20)  # noqa: E731
+    more = lambda carry: (carry[2] < max_steps) & (carry[3] > tol) & (carry[5] < 20)
     inf = jnp.float32(jnp.inf)
     return lax.while_loop(more, step, (start, tx.init(start), 0, inf, inf, 0))[0]
 
@@ -244,8 +250,8 @@ def _validation(labels, rows, part, seed):
         held[draw, every] = share(labels[every], part, np.random.default_rng((seed, draw)))
     if not held.any(1).all() or held[0].sum() == rows[0].sum():
         raise ValueError(
-            f"a share of {part} of each class leaves no rows for validation or for the fit: {rows[0].sum()} training rows; "
-            "expected more labels, or the fewshot protocol"
+            f"a share of {part} of each class leaves no rows for validation or for the fit ({rows[0].sum()} training "
+            "rows); expected more labels, or the fewshot protocol"
         )
     return held
 

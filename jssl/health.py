@@ -1,0 +1,126 @@
+"""Is the encoder collapsing? Measures of the embeddings that every `loss` returns: no second forward pass, no labels."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl.transforms import gather, unit
+
+ROWS = 512  # that RankMe and uniformity look at: they cost ROWS^2 numbers, whatever the batch
+COLLAPSED_STD = 0.1  # two unit embeddings then have a mean cosine of 0.99
+COLLAPSED_RANK = 2.0
+
+
+def measures(out):
+    """-> {"health/NAME": float32 scalar} of what `Method.loss` returned, finite also under total collapse. Inside jit.
+
+    out: {"embedding": [N, V, E], "features": [N, V, D]}, each measured where it is there; any float type.
+
+    health/std         spread per dimension of the unit embeddings over all rows, times sqrt(E): 1 where they are
+                       isotropic, 0 where all are one (Chen & He, 2021; arXiv:2011.10566, figure 2, without its sqrt(d)).
+    health/rankme      see `rankme`: from 1 to min(E, ROWS, N * V).
+    health/alignment   mean squared distance between two views of one example, in [0, 4]; where V >= 2.
+    health/uniformity  see `uniformity`: 0 where all are one, near -4 where they are even; where V >= 2.
+    health/features_std, health/features_rankme: the same of the features.
+    """
+    found = {}
+    if (x := out.get("embedding")) is not None:
+        x = _views(x)
+        some = _some(x)
+        found |= {"std": spread(x), "rankme": rankme(some.reshape(-1, x.shape[-1]))}
+        if x.shape[1] > 1:
+            found |= {"alignment": alignment(x), "uniformity": uniformity(some)}
+    if (x := out.get("features")) is not None:
+        x = _views(x)
+        found |= {"features_std": spread(x), "features_rankme": rankme(_some(x).reshape(-1, x.shape[-1]))}
+    return {f"health/{name}": value for name, value in found.items()}
+
+
+def warning(metrics, dim=None):
+    """-> one sentence that says what collapsed and what to try, or None. metrics: what `measures` gave, as numbers.
+
+    dim: of the embeddings, to be named. Where a method has no embedding, its features are judged.
+    """
+    prefix, what = ("health/", "embeddings") if "health/std" in metrics else ("health/features_", "features")
+    std, rank = metrics.get(prefix + "std"), metrics.get(prefix + "rankme")
+    of = f" of {dim}" if dim else ""
+    if std is not None and std < COLLAPSED_STD:
+        return (
+            f"collapse: the {what} are almost the same for every input (their spread is {std:.2g}; 1 is even, 0 is one "
+            "point); try a lower learning rate, a longer warm-up, and look at what this method has against collapse "
+            "(negatives, predictor, stop-gradient, temperature, variance term)"
+        )
+    if rank is not None and rank < COLLAPSED_RANK:
+        return (
+            f"dimensional collapse: the {what} use about {rank:.1f}{of} dimensions (RankMe); try stronger views, a lower "
+            "learning rate or weight decay, a larger batch, or batch norm in the projector"
+        )
+    return None
+
+
+def spread(x):
+    """sqrt(E) * the mean over dimensions of the standard deviation of unit embeddings. x: [..., E] -> []."""
+    z = unit(x).reshape(-1, x.shape[-1])
+    # Two passes: E[z^2] - E[z]^2 leaves rounding where everything collapsed.
+    return jnp.mean(jnp.std(z, 0)) * x.shape[-1] ** 0.5
+
+
+def rankme(x, eps=1e-7):
+    """RankMe (Garrido et al., 2023; arXiv:2210.02885, eq. 1-2): exp of the entropy of the normalised singular values.
+
+    Of the matrix as it is, neither centred nor normalised, as in the paper. x: [N, E] -> [], about 1 to min(N, E).
+    """
+    gram = jnp.einsum("ne,nf->ef" if x.shape[1] <= x.shape[0] else "ne,me->nm", x, x, precision=lax.Precision.HIGHEST)
+    values = jnp.linalg.eigvalsh(gram)  # much cheaper than singular values, ascending
+    # Below this an eigenvalue is rounding, and its root would count.
+    values = jnp.where(values > 10 * jnp.finfo(values.dtype).eps * values[-1], values, 0)
+    sigma = jnp.sqrt(values)
+    p = sigma / jnp.maximum(jnp.sum(sigma), 1e-30) + eps
+    return jnp.exp(-jnp.sum(p * jnp.log(p)))
+
+
+def alignment(x):
+    """Mean |z - z'|^2 over the pairs of views of one example (Wang & Isola, 2020; arXiv:2005.10242). [N, V, E] -> []."""
+    z = unit(x)
+    # The sum over pairs is V * sum |z_v - mean|^2; with differences first, nothing cancels.
+    apart = jnp.sum((z - z.mean(1, keepdims=True)) ** 2, (1, 2))  # [N]
+    return 2 * jnp.mean(apart) / (x.shape[1] - 1)
+
+
+def uniformity(x, t=2.0):
+    """log mean exp(-t |z_i - z_j|^2) over the pairs i < j of one view, mean over views (Wang & Isola, 2020).
+
+    x: [N, V, E] -> []; 0 for N = 1, which has no pairs.
+    """
+    n = x.shape[0]
+    if n < 2:
+        return jnp.float32(0)
+    z = unit(x)
+    length = jnp.sum(z * z, -1).T  # [V, N]: 1, or 0 where the embedding is 0
+    cos = jnp.einsum("nve,mve->vnm", z, z, precision=lax.Precision.HIGHEST)
+    # Clipped at 0: rounding must not make a distance negative.
+    distance = jnp.maximum(length[:, :, None] + length[:, None] - 2 * cos, 0)
+    energy = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -t * distance)  # [V, N, N]
+    return jnp.mean(jax.nn.logsumexp(energy, (1, 2)) - jnp.log(n * (n - 1.0)))
+
+
+def _views(x):
+    """[N, D] or [N, V, D], any float type -> [N, V, D] float32, at most 1, out of the gradient's reach."""
+    x = lax.stop_gradient(x).astype(jnp.float32)
+    # No measure depends on the scale, and so no square can overflow or vanish.
+    x = x / jnp.maximum(jnp.max(jnp.abs(x)), 1e-30)
+    return x[:, None] if x.ndim == 2 else x
+
+
+def _some(x):
+    """At most ROWS rows of [N, V, D], all their views, on every device.
+
+    Every s-th row, by a reshape: each device takes its own from its own rows, and only those travel.
+    """
+    n, views, _ = x.shape
+    most = max(ROWS // views, 1)
+    least = -(-n // most)
+    stride = next(s for s in range(least, n + 1) if n % s == 0)
+    if n // stride < min(n, most) // 2:  # N has no fitting divisor
+        return gather(x[:most])
+    return gather(x.reshape(n // stride, stride, views, -1)[:, 0])
