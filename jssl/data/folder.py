@@ -1,0 +1,162 @@
+"""`folder:PATH`: image files below a folder, of any size, some of them perhaps broken."""
+
+import concurrent.futures
+import dataclasses
+import io
+import os
+import time
+
+import numpy as np
+from absl import logging
+
+from jssl.data.decode import BadImage, decode, open_image, upright_size
+from jssl.data.source import Source
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+HEADERS = 200_000  # files whose headers are read at opening: about a minute
+HELD = 512  # pixels, the longest side of images that are kept in memory: larger ones are cheaper to crop here
+CHECKED = 150e6  # pixels decoded at opening to find files that break half-way: a few seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Opens file `row`. Small enough to be sent to the worker processes."""
+
+    root: str
+    names: list[str]
+
+    def __call__(self, row):
+        try:
+            with open(self._path(row), "rb") as file:
+                return open_image(io.BytesIO(file.read()))
+        except OSError as error:
+            raise BadImage(error.strerror) from None
+
+    def size(self, row):
+        """(height, width), from the header alone."""
+        try:
+            with open(self._path(row), "rb") as file:
+                image = open_image(file)
+                # A PNG may keep its rotation behind its pixels: too far to look for it here.
+                return image.size[::-1] if image.format == "PNG" else upright_size(image)
+        except OSError as error:
+            raise BadImage(error.strerror) from None
+
+    def _path(self, row):
+        return os.path.join(self.root, self.names[row])
+
+
+def open_folder(spec, path, rows, channels, max_bad, fits):
+    """A Source of the files below `path`, sorted by name; `rows` is a slice of them.
+
+    Labels are the first folders of the names, where every file is in one and there are two or more. Files that cannot
+    be decoded are named in the log and left out; more than `max_bad` of them is an error.
+    """
+    if not os.path.isdir(path):
+        what = "a file, expected a folder" if os.path.exists(path) else "not there"
+        raise (ValueError if os.path.exists(path) else FileNotFoundError)(f"{spec}: {path} is {what}")
+    began = time.monotonic()
+    names = list_images(path)
+    if not names:
+        raise ValueError(f"{spec}: no images below {path}, expected files named {', '.join(SUFFIXES)}")
+    labels, label_names = labels_of(names)
+    if not names[rows]:
+        raise ValueError(f"{spec}: the slice keeps none of the {len(names)} images")
+
+    files = Files(path, names[rows])
+    kept, bad, images = scan(files, channels, fits)
+    check_bad(spec, bad, len(files.names), max_bad)
+    source = Source(
+        spec=spec,
+        names=[files.names[row] for row in kept],
+        channels=channels,
+        images=images,
+        open=Files(path, [files.names[row] for row in kept]),
+        labels=None if labels is None else labels[rows][kept],
+        label_names=label_names,
+        bad=tuple(bad),
+        max_bad=max_bad,
+    )
+    classes = f" in {len(label_names)} classes" if label_names else ""
+    where = "on disk" if images is None else f"in memory, {images.nbytes >> 20} MiB"
+    seconds = time.monotonic() - began
+    logging.info("%s: %d images%s (%s), %d bad, %.1f s", spec, len(source), classes, where, len(bad), seconds)
+    return source
+
+
+def list_images(path):
+    """Names below `path`, sorted, with / between folders. Links are followed, hidden files and folders are not read."""
+    names, seen = [], set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            below = os.path.relpath(folder, path)
+            found = [name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+            names += [name if below == "." else os.path.join(below, name).replace(os.sep, "/") for name in found]
+        seen.add(real)
+    return sorted(names)
+
+
+def labels_of(names):
+    """-> int32 [N] and the classes' names, or (None, None)."""
+    folders = [name.partition("/")[0] if "/" in name else None for name in names]
+    classes = sorted(set(folders), key=str)
+    if None in classes or len(classes) < 2:
+        return None, None
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[name] for name in folders], np.int32), tuple(classes)
+
+
+def scan(files, channels, fits):
+    """Reads the headers, then, where that takes seconds, every pixel.
+
+    -> rows that can be read, [(name, reason)] of the others, images uint8 [N, H, W, C] if they are of one size and fit.
+    """
+    n, images = len(files.names), None
+    if n > HEADERS:
+        logging.info("%s: %d files, too many to look into now: bad ones are left out as they come", files.root, n)
+        return list(range(n)), [], None
+    with concurrent.futures.ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        found = dict(enumerate(pool.map(lambda row: _try(files.size, row), range(n))))  # row -> (h, w) or BadImage
+        good, pixels, one_size = _readable(found)
+        hold = one_size and pixels * channels <= fits and max(found[good[0]]) <= HELD
+        if hold:
+            images = np.empty((n, *found[good[0]], channels), np.uint8)
+        if hold or pixels <= CHECKED:
+            found |= zip(good, pool.map(lambda row: _try(_load, files, row, channels, images), good))
+            good, _, one_size = _readable(found)
+    bad = [(files.names[row], str(size)) for row, size in found.items() if isinstance(size, BadImage)]
+    for name, reason in bad:
+        logging.warning("%s is left out: %s", os.path.join(files.root, name), reason)
+    if images is not None and bad:
+        images = images[good]
+    return good, bad, images if one_size else None
+
+
+def check_bad(spec, bad, n, max_bad):
+    """Raises ValueError where more than the share `max_bad` of n files is bad: [(name, reason)]."""
+    if len(bad) > max_bad * n or len(bad) == n:
+        named = "; ".join(f"{name}: {reason}" for name, reason in bad[:3]) + ("; ..." if len(bad) > 3 else "")
+        raise ValueError(
+            f"{spec}: {len(bad)} of {n} images cannot be decoded, more than data.max_bad={max_bad:g} allows ({named})"
+        )
+
+
+def _readable(found):
+    good = [row for row, size in found.items() if not isinstance(size, BadImage)]
+    return good, sum(found[row][0] * found[row][1] for row in good), len({found[row] for row in good}) == 1
+
+
+def _load(files, row, channels, images):
+    pixels = np.asarray(decode(files(row), channels))
+    if images is not None and pixels.shape[:2] == images.shape[1:3]:
+        images[row] = pixels.reshape(images.shape[1:])
+    return pixels.shape[:2]
+
+
+def _try(read, *args):
+    try:
+        return read(*args)
+    except BadImage as error:
+        return error
