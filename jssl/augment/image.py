@@ -16,7 +16,7 @@ from jssl.augment.geometry import between
 
 MEAN, STD = (0.5,), (0.25,)  # serve any number of channels
 
-# The uniform numbers that one view needs. One draw for all: each call of jax.random costs a tenth of a second to compile.
+# The uniform numbers that a view needs: one draw, since each call of jax.random takes 0.1 s and more to compile.
 DRAWS = {"box": 2 * geometry.TRIES + 2, "flip": 1, "affine": 3, "order": 4, "amount": 4, "jitter": 1, "gray": 1}
 DRAWS |= {"gamma": 1, "blur": 1, "sigma": 1, "solarise": 1}
 
@@ -55,10 +55,10 @@ class Distort:
     shear: float = 0.0  # up to so many degrees, either way, along rows and along columns
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue
     jitter_p: float = 0.8  # probability of all four, in random order
-    gray: float = 0.0  # probability
-    gamma: tuple[float, float] = (1.0, 1.0)  # range of the exponent, log-uniform
     blur: float = 0.0  # probability; the kernel is a tenth of the view wide
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
+    gray: float = 0.0  # probability
+    gamma: tuple[float, float] = (1.0, 1.0)  # range of the exponent, log-uniform
     solarise: float = 0.0  # probability
     noise: float = 0.0  # standard deviation; images are in [0, 1]
 
@@ -147,13 +147,13 @@ def _distort(d, x, draws, rng_noise):
             draws["amount"][..., :ops], np.where(neutral, np.maximum(1 - strength, 0), -strength), neutral + strength
         )
         x = color.jitter(x, jnp.where(draws["jitter"][..., None] < d.jitter_p[:, None], amount, neutral), place)
-    if d.gray.any():
-        x = color.grayscale(x, draws["gray"] < d.gray)
-    if (d.gamma != 1).any():
-        x = color.gamma(x, jnp.exp(between(draws["gamma"], *np.log(d.gamma))))
     if d.blur.any():
         sigma = jnp.where(draws["blur"] < d.blur, between(draws["sigma"], *d.blur_sigma), 0)
         x = geometry.blur(x, sigma, kernel=max(3, x.shape[-1] // 20 * 2 + 1))
+    if d.gray.any():  # after the blur or before it is the same, both are linear; after it is faster
+        x = color.grayscale(x, draws["gray"] < d.gray)
+    if (d.gamma != 1).any():
+        x = color.gamma(x, jnp.exp(between(draws["gamma"], *np.log(d.gamma))))
     if d.solarise.any():
         x = color.solarise(x, draws["solarise"] < d.solarise)
     if d.noise.any():
@@ -207,7 +207,10 @@ def byol(
     mean=MEAN,
     std=STD,
 ):
-    """BYOL's asymmetric pair (Grill et al., 2020; arXiv:2006.07733, appendix B, table 6): blur and solarise per view."""
+    """BYOL's asymmetric pair (Grill et al., 2020; arXiv:2006.07733, appendix B, table 6).
+
+    blur, solarise: one probability per view.
+    """
     shared = Distort(flip=flip, jitter=tuple(jitter), jitter_p=jitter_p, gray=gray)
     distort = tuple(dataclasses.replace(shared, blur=b, solarise=s) for b, s in zip(blur, solarise, strict=True))
     crop = Crop("image", len(distort), size, tuple(area), tuple(ratio), interpolation)
