@@ -161,7 +161,7 @@ class Writer:
         """Bar and figures on one line where they fit, else on two."""
         ahead = (self._rate() or 0) * (time.monotonic() - self.last_write)
         bar = ProgressBar(self.steps, min(self.step + min(ahead, self.every), self.steps), complete_style="green")
-        text = Text(self._line(), no_wrap=True, overflow="ellipsis")
+        text = Text(self._line())
         grid = Table.grid(padding=(0, 2), expand=True)
         grid.add_column(ratio=1)
         if self.console.width >= len(text) + 16:

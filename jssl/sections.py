@@ -1,0 +1,331 @@
+"""The sections of report.html: each is a function from what was read to a piece of HTML, empty where nothing was."""
+
+import html
+import re
+import shlex
+
+import numpy as np
+from PIL import Image
+
+from jssl import figures
+
+TSNE_POINTS = 1500  # beyond that t-SNE takes too long on a laptop, and the map is the plain PCA
+MAP_POINTS = 4000  # drawn; more only make the page heavy
+
+# What a curve shows, and what is healthy: (name or ending of a name, title, caption). The order is the page's.
+CURVES = (
+    ("loss", "Loss", "What training minimises. It should fall, then flatten; its height says nothing across methods."),
+    ("knn", "k-NN accuracy", "How often the nearest neighbours of a held-out example tell its class. It should rise."),
+    ("lr", "Learning rate", "The step size: a warm-up, then a slow decay."),
+    ("grad_norm", "Gradient norm", "The length of the gradient. Healthy: steady or falling. Spikes: lower the rate."),
+    ("std", "Spread of embeddings", "Standard deviation per dimension of the unit embeddings. Near 0 is a collapse."),
+    (
+        "rankme",
+        "Effective rank (RankMe)",
+        "How many dimensions are in use. Healthy: high or rising. Near 1: a collapse.",
+    ),
+    ("alignment", "Alignment", "Squared distance of two views of one example. Healthy: falling, but not alone to 0."),
+    ("uniformity", "Uniformity", "How evenly the embeddings fill the sphere; lower is more even. At 0: all are one."),
+    ("param_norm", "Parameter norm", "The length of all weights. Healthy: slow change."),
+    (
+        "examples_per_s",
+        "Examples per second",
+        "Source examples through the whole step, augmentation and update included.",
+    ),
+    (
+        "data_wait",
+        "Waiting for data",
+        "Share of the time in which the device waited. Above some per cent: more workers.",
+    ),
+)
+PERCENT = ("knn", "data_wait")
+FROM_ZERO = ("examples_per_s", "data_wait")  # rates: their share of the whole axis is what counts
+OTHER = "Logged by the method."
+
+TASKS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few labels", "finetune": "fine-tuned"}
+ENCODERS = {"trained": "trained encoder", "untrained": "same encoder, untrained", "pixels": "raw pixels"}
+MISSING = {
+    "Training curves": "jssl train --workdir {}",
+    "Scores": "jssl eval --workdir {}",
+    "Nearest neighbours": "jssl eval --workdir {}",
+    "Map of the embeddings": "jssl eval --workdir {}",
+    "Views": "jssl train --workdir {}",
+}
+
+
+def escape(value):
+    """Text that stands in the page as it is, whatever it holds."""
+    return html.escape(str(value))
+
+
+def head(workdir, config, rows, scores):
+    get = lambda path: _lookup(config.get("config", {}), path)
+    short = lambda path: str(get(path)).split(":")[-1] if get(path) else None
+    parts = [short("method.name"), short("encoder.name"), get("data.source")]
+    if rows:
+        total = get("train.steps") or _lookup(config, "preflight.steps")
+        parts.append(f"step {rows[-1]['step']:,.0f}" + (f" of {total:,}" if isinstance(total, int) else ""))
+    tiles = []
+    means = {(score["encoder"], score["task"]): score["mean"] for score in scores.get("scores", [])}
+    for (encoder, task), mean in means.items():
+        if encoder == "trained" and 0 <= mean <= 1 and len(tiles) < 3:
+            untrained = means.get(("untrained", task))
+            before = f" (untrained {_percent(untrained)})" if untrained is not None else ""
+            tiles.append((_percent(mean), _task(task) + before))
+    last = {name: value for row in rows for name, value in row.items()}
+    if "knn" in last and not tiles:
+        tiles.append((_percent(last["knn"]), "k-NN, last while training"))
+    if "loss" in last:
+        tiles.append((figures.short(last["loss"]) if np.isfinite(last["loss"]) else str(last["loss"]), "loss, last"))
+    speeds = [row["examples_per_s"] for row in rows if np.isfinite(row.get("examples_per_s", np.nan))]
+    if speeds:
+        tiles.append((f"{np.median(speeds):,.0f} <small>/s</small>", "examples, median"))
+    tiles = "".join(f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in tiles)
+    lead = escape(" · ".join(str(part) for part in parts if part))
+    tiles = f'<div class="tiles">{tiles}</div>' if tiles else ""
+    return f'<h1>{escape(workdir.resolve().name)}</h1><p class="lead">{lead}</p>{tiles}'
+
+
+def warnings(rows):
+    """Each warning once, however often it came back with other figures in it."""
+    seen = {}
+    for row in rows:
+        for text in row.get("warning", "").splitlines():
+            kind = re.sub(r"\d[\d.]*", "#", text)
+            first, _, count, _ = seen.get(kind, (row["step"], 0, 0, ""))
+            seen[kind] = first, row["step"], count + 1, text
+    lines = []
+    for first, last, count, text in seen.values():
+        when = f"step {first:,.0f}" if count == 1 else f"{count} times, steps {first:,.0f} to {last:,.0f}"
+        lines.append(f"<p><b>{escape(text)}</b> <span>({when})</span></p>")
+    return f'<div class="warning" role="alert">{"".join(lines)}</div>' if lines else ""
+
+
+def scores(data):
+    scores = data.get("scores")
+    if not scores:
+        return ""
+    cells = {(score["encoder"], score["task"]): score for score in scores}
+    encoders = sorted(
+        {score["encoder"]: None for score in scores},
+        key=[*ENCODERS, *dict.fromkeys(s["encoder"] for s in scores)].index,
+    )
+    tasks = list({score["task"]: None for score in scores})
+    best = {task: max(cells[pair]["mean"] for pair in cells if pair[1] == task) for task in tasks}
+    body = []
+    for encoder in encoders:
+        row = f"<td>{escape(ENCODERS.get(encoder, encoder))}</td>"
+        for task in tasks:
+            score = cells.get((encoder, task))
+            mark = ' class="best"' if score and score["mean"] == best[task] and len(encoders) > 1 else ""
+            row += f"<td{mark}>{_score(score) if score else ''}</td>"
+        body.append(f"<tr>{row}</tr>")
+    head = "".join(f"<th>{escape(_task(task))}</th>" for task in tasks)
+    draws = sorted({score.get("draws") or 1 for score in scores})
+    draws = f"over {draws[0]}" if len(draws) == 1 else f"over {draws[0]} to {draws[-1]}"
+    settings = {
+        f"{score['encoder']}, {_task(score['task'])}": ", ".join(
+            f"{name} {_text(value)}" for name, value in _flat(score["settings"]).items()
+        )
+        for score in scores
+        if score.get("settings")
+    }
+    return (
+        "<p>How well simple classifiers read the classes off the frozen features: held-out accuracy, the mean ± its "
+        f"standard error {draws} draws; ★ marks the best of a column. The first row's lead is what was learned.</p>"
+        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+        + (f'<h3 class="under">Protocol</h3>{_list(_flat(data["protocol"]))}' if data.get("protocol") else "")
+        + (f'<h3 class="under">Settings, as picked without the test set</h3>{_list(settings)}' if settings else "")
+    )
+
+
+def _score(score):
+    if not 0 <= score["mean"] <= 1:  # not an accuracy
+        return figures.short(score["mean"])
+    error = f" <small>± {100 * score['stderr']:.1f}</small>" if score.get("stderr") else ""
+    return f"{_percent(score['mean'])}{error}"
+
+
+def neighbours(arrays):
+    if not arrays:
+        return ""
+    query, neighbour, similarity = arrays["query"], arrays["neighbour"], arrays["similarity"]
+    labels, near = arrays.get("query_label"), arrays.get("neighbour_label")
+    names = arrays.get("label_names")
+    word = lambda label: str(names[label]) if names is not None and 0 <= label < len(names) else str(label)
+    rows = []
+    for q in range(len(query)):
+        text = word(labels[q]) if labels is not None else "query"
+        row = [_tile(query[q], text, _item(arrays, "query_name", q), "")]
+        for k in range(neighbour.shape[1]):
+            text, kind = f"{similarity[q, k]:.2f}", ""
+            if labels is not None:
+                kind = "same" if near[q, k] == labels[q] else "other"
+                text = text if kind == "same" else f"{text} · {word(near[q, k])}"
+            row.append(_tile(neighbour[q, k], text, _item(arrays, "neighbour_name", (q, k)), kind))
+        columns = f"1.35fr repeat({neighbour.shape[1]}, 1fr)"
+        rows.append(f'<div class="row" style="grid-template-columns: {columns}">{"".join(row)}</div>')
+    agree = ""
+    if labels is not None:
+        share = np.mean(near == labels[:, None])
+        others = "" if share == 1 else "; the others are dashed red and named"
+        agree = f" {_percent(share)} of those shown have the query's class (green frame){others}."
+    broad = " broad" if neighbour.shape[1] > (10 if query.shape[1] < 48 else 5) else ""
+    return (
+        "<p>On the left of each row a query, then the images whose features are nearest to it, with their cosine "
+        f"similarity (1: the same direction). What looks alike to the encoder should be alike to you.{agree}</p>"
+        f'<div class="neighbours{broad}">{"".join(rows)}</div>'
+    )
+
+
+def _tile(image, text, name, kind):
+    pixels = ' class="pixels"' if len(image) < 48 else ""
+    title = escape(name if name else text)
+    return (
+        f'<figure class="{kind}"><img{pixels} src="{figures.data_uri(image)}" alt="{title}" title="{title}">'
+        f"<figcaption>{escape(text)}</figcaption></figure>"
+    )
+
+
+def embeddings(arrays):
+    if not arrays:
+        return ""
+    xy, labels, names = arrays["xy"], arrays.get("label"), None
+    how = "t-SNE" if len(xy) <= TSNE_POINTS else "its first two principal components"
+    colours = ""
+    if labels is not None:
+        classes, labels = np.unique(labels, return_inverse=True)
+        known = arrays.get("label_names", ())
+        names = [str(known[c]) if 0 <= c < len(known) else str(c) for c in classes]
+        colours = " The colours are the classes, which training never saw: separate islands mean that it found them."
+    of = lambda rows: None if labels is None else labels[rows]
+    pictures, points = "", ""
+    if "thumbs" in arrays:
+        rows = arrays.get("thumb_index", np.arange(len(arrays["thumbs"])))
+        uri = figures.mosaic(xy[rows], arrays["thumbs"], of(rows), len(names or "1"))
+        pictures = f'<img class="wide" src="{uri}" alt="the map with pictures">'
+    if names or not pictures:  # without classes the pictures say more than points of one colour
+        rows = np.random.default_rng(0).permutation(len(xy))[:MAP_POINTS]
+        points = figures.scatter(xy[rows], of(rows), names) + _legend(names or [])
+    return (
+        f"<p>Each of the {len(xy):,} points is one image, laid on the plane by {how} so that images with like features "
+        f"lie close together; the axes have no meaning of their own.{colours}</p>{points}{pictures}"
+    )
+
+
+def _legend(names, most=40):
+    swatches = [
+        f'<span><i style="background: {figures.colour(i, len(names))}"></i>{escape(name)}</span>'
+        for i, name in enumerate(names[:most])
+    ]
+    if len(names) > most:
+        swatches.append(f"<span>and {len(names) - most} more</span>")
+    return f'<div class="legend">{"".join(swatches)}</div>' if names else ""
+
+
+def curves(rows):
+    found = {name: None for row in rows for name in row if name not in ("step", "warning")}
+    figure, taken = [], set()
+    for ending, title, caption in CURVES:
+        for name in found:
+            if name not in taken and name.split("/")[-1] == ending:
+                taken.add(name)
+                figure.append(_curve(rows, name, title, caption))
+    figure += [_curve(rows, name, name, OTHER) for name in found if name not in taken]
+    lead = "<p>Every figure is also in <code>metrics.jsonl</code> and in TensorBoard.</p>"
+    return f'{lead}<div class="curves">{"".join(figure)}</div>' if figure else ""
+
+
+def _curve(rows, name, title, caption):
+    steps, values = zip(*((row["step"], row[name]) for row in rows if name in row))
+    svg = figures.chart(steps, values, percent=name in PERCENT, zero=name in FROM_ZERO)
+    return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def views(path):
+    if not path.exists():
+        return ""
+    image = Image.open(path)
+    image.thumbnail((1600, 2400))
+    lead = (
+        "<p>The first batch as the method sees it: each image after its random crops and changes of colour. One should "
+        "still recognise it; what the views change, the encoder learns to ignore.</p>"
+    )
+    pixels = f' pixels" style="width: min(100%, {3 * image.width}px)' if image.width < 640 else ""
+    return f'{lead}<img class="wide{pixels}" src="{figures.data_uri(image)}" alt="views">'
+
+
+def run(config):
+    """How to make this run again: command, commit, devices, versions and the whole config."""
+    if not config:
+        return ""
+    named = {name: config[name] for name in config if name not in ("config", "command", "preflight")}
+    command = config.get("command", "")
+    parts = [f"<pre>{escape(command if isinstance(command, str) else shlex.join(command))}</pre>"] if command else []
+    preflight = config.get("preflight")
+    if preflight:
+        text = _list(_flat(preflight)) if isinstance(preflight, dict) else f"<pre>{escape(_lines(preflight))}</pre>"
+        parts.append(f'<h3 class="under">Preflight</h3>{text}')
+    if named:
+        parts.append(f'<h3 class="under">Code and machine</h3>{_list(_flat(named))}')
+    if config.get("config"):
+        parts.append(f'<h3 class="under">Config</h3>{_list(_flat(config["config"]))}')
+    return f"<section><h2>The run</h2><p>What makes it again.</p>{''.join(parts)}</section>"
+
+
+def missing(workdir, titles):
+    command = lambda title: escape(MISSING[title].format(shlex.quote(str(workdir))))
+    lines = "".join(f"<li>{title}: <code>{command(title)}</code></li>" for title in titles)
+    return (
+        f'<section><h2>Not made yet</h2><p>What has no data in this run, and the command that makes it.</p><ul class="missing">{lines}</ul></section>'
+        if lines
+        else ""
+    )
+
+
+def _lines(text):
+    return text if isinstance(text, str) else "\n".join(map(str, text))
+
+
+def _list(flat):
+    lines = (f"<div><dt>{escape(name)}</dt><dd>{escape(_text(value))}</dd></div>" for name, value in flat.items())
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def _flat(tree, path=""):
+    """{'a': {'b': 1}} -> {'a.b': 1}"""
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree} if path else {}
+    return {
+        k: v for name, value in tree.items() for k, v in _flat(value, f"{path}.{name}" if path else str(name)).items()
+    }
+
+
+def _text(value):
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "none" if value is None or value == {} else str(value)
+
+
+def _task(task):
+    base, _, labels = str(task).partition("-")
+    if base == "fewshot" and labels.isdigit():
+        return f"{labels} label{'s' if labels != '1' else ''} per class"
+    return TASKS.get(base, base) + (f" {labels}" if labels else "")
+
+
+def _percent(value):
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _lookup(tree, path):
+    for name in path.split("."):
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
+
+
+def _item(arrays, name, place):
+    return str(arrays[name][place]) if name in arrays else None
