@@ -31,8 +31,8 @@ class ConvNet(nn.Module):
 def halve(x):
     """2x2 means of a map [N, H, W, C]; an odd last row or column is left out, a side of 1 stays.
 
-    On a CPU this order (convolution, mean, norm) trains twice as fast as strided convolutions, whose gradients are slow,
-    and half as fast again as max-pooling after the ReLU, with k-NN no worse.
+    On a CPU this order (convolution, mean, norm) trains twice as fast as strided convolutions, whose gradients are
+    slow, and half as fast again as max-pooling after the ReLU, with k-NN no worse.
     """
     n, h, w, c = x.shape
     if min(h, w) < 2:

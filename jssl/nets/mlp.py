@@ -35,7 +35,7 @@ class MLP(nn.Module):
 
     def __post_init__(self):
         if self.depth < 1:
-            raise ValueError(f"MLP depth is {self.depth}, but it counts linear layers: 1 or more")
+            raise ValueError(f"MLP depth is {self.depth}, expected 1 or more linear layers")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"MLP activation is {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
         if self.output not in OUTPUTS:

@@ -23,8 +23,8 @@ class ViT(nn.Module):
     mlp: hidden width, 4 * dim if None. registers: further tokens without a patch (arXiv:2309.16588). positions:
     "sincos" (fixed, `sincos_positions`) or "learned" (a table on the grid of the images given to init, resized
     bicubically for other grids). Class token and registers have no position: they are learned themselves. drop_path:
-    rate of the last block, rising linearly from 0 (arXiv:1603.09382). layer_scale: its initial value (arXiv:2103.17239),
-    None for none. remat: keep only the blocks' inputs for the backward pass. eps: of every layer norm.
+    rate of the last block, rising linearly from 0 (arXiv:1603.09382). layer_scale: initial value (arXiv:2103.17239), or
+    None. remat: keep only the blocks' inputs for the backward pass. eps: of every layer norm.
 
     out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
     norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, patches in this order;
