@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,7 +74,7 @@ def _records(spec, name, split):
 
     prepare = f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
     try:
-        builder = tfds.builder(name)
+        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))  # tfds itself looks only when imported
         decoders = {key: tfds.decode.SkipDecoding() for key, _ in _of_type(builder.info.features, "Image")}
         return builder.as_data_source(split, decoders=decoders), builder.info.features
     except (NotImplementedError, AssertionError):

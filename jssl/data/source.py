@@ -42,12 +42,34 @@ class Source:
         """(H, W, C) of the images in memory, or None: those on disk are cropped by the host."""
         return None if self.images is None else self.images.shape[1:]
 
+    def take(self, rows):
+        """The source of these rows alone, int [M], in their order."""
+        return dataclasses.replace(
+            self,
+            names=[self.names[row] for row in rows],
+            images=None if self.images is None else self.images[rows],
+            open=None if self.open is None else _Taken(self.open, rows),
+            labels=None if self.labels is None else self.labels[rows],
+            bad=(),
+        )
+
     def image(self, row):
         """-> uint8 [H, W, C]; raises BadImage where it cannot be decoded."""
         if self.images is not None:
             return self.images[row]
         pixels = np.asarray(decode(self.open(row), self.channels))
         return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """`open` of some rows; a class, since worker processes are sent it."""
+
+    open: Callable[[int], Image.Image]
+    rows: Sequence[int]
+
+    def __call__(self, row):
+        return self.open(int(self.rows[row]))
 
 
 def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
