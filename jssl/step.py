@@ -63,7 +63,7 @@ def train_step(method, augment, tx, time, accumulate, state, batch, rng):
     params, carry = method.update(params, carry, time)
 
     metrics = {name: value.mean(0) for name, value in out.pop("metrics").items()}
-    metrics |= {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
+    metrics |= {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
     out = {"metrics": metrics, **jax.tree.map(uncut, out)}
     return TrainState(state.step + 1, params, carry, opt), out
 

@@ -1,0 +1,12 @@
+"""Eight simulated devices and a compilation cache, set before anything imports jax."""
+
+import os
+import pathlib
+
+CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

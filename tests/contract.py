@@ -1,0 +1,87 @@
+"""A few steps of a method's `tiny` variant, on any mesh, through the engine's own `Run`."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+
+from jssl import config as configs
+from jssl import data
+from jssl.experiment import fill
+from jssl.sharding import make_mesh, path_of
+from jssl.train import Run
+
+STEPS = 4
+COLLECTIVE = re.compile(r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
+
+
+class Trained:
+    """`STEPS` steps on a (data, fsdp) mesh: the start, the end, the losses and the compiled program."""
+
+    def __init__(self, name, mesh, workdir=None, **overrides):
+        devices = jax.devices()[: mesh[0] * mesh[1]]
+        overrides = {"mesh.data": mesh[0], "mesh.fsdp": mesh[1], **overrides}
+        config = configs.load(f"{name}:tiny", {path.replace("__", "."): value for path, value in overrides.items()})
+        source = data.open_source(config.data.source)
+        self.config, _ = fill(config, source, devices)
+        self.mesh = make_mesh(*mesh, devices)
+        with jax.set_mesh(self.mesh):
+            self.run = Run(self.config, source, self.mesh, workdir)
+            self.method, self.experiment = self.run.experiment.method, self.run.experiment
+            state = self.run.init(self.run.rng_init)
+            self.start = jax.device_get(state)
+            losses, self.out = [], None
+            with self.run.feed.items(0, 1) as items:
+                for _ in range(STEPS):
+                    state, metrics, self.out = self.run.steps(state, self.run.feed.images, next(items), self.run.rng)
+                    losses.append(float(metrics["loss"][0]))
+        self.state, self.losses, self.metrics = state, losses, jax.device_get(metrics)
+        self.end = jax.device_get(state)
+
+    @functools.cached_property
+    def text(self):
+        """The compiled step."""
+        with jax.set_mesh(self.mesh), self.run.feed.items(0, 1) as items:
+            return self.run.steps.lower(self.state, self.run.feed.images, next(items), self.run.rng).compile().as_text()
+
+    def collectives(self):
+        """[(kind, elements of the largest operand)] of the compiled step."""
+        found = []
+        for line in self.text.splitlines():
+            if match := COLLECTIVE.search(line):
+                shapes = re.findall(r"\w+\[([\d,]*)\]", match[1])
+                found.append((match[2], max(int(np.prod([int(d) for d in s.split(",") if d])) for s in shapes)))
+        return found
+
+    @functools.cached_property
+    def batch(self):
+        """One batch of real images, on the mesh."""
+        with jax.set_mesh(self.mesh), self.run.feed.items(0, 1) as items:
+            return self.run.feed.fetch(self.run.feed.images, jax.tree.map(lambda x: x[0], next(items)))
+
+    @functools.cached_property
+    def views(self):
+        """The views of that batch."""
+        with jax.set_mesh(self.mesh):
+            return jax.jit(self.experiment.augment)(self.run.rng, self.batch)
+
+
+@functools.cache
+def trained(name, mesh=(1, 1), **overrides):
+    """A `Trained`, shared by all tests of the process."""
+    return Trained(name, mesh, **overrides)
+
+
+def assert_close(a, b):
+    """|a - b| <= 1e-5 max|a| + 1e-5, leaf by leaf: what the order of float32 sums may change."""
+    for (path, x), (_, y) in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b)):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        apart = np.abs(x - y).max(initial=0)
+        assert apart <= 1e-5 * np.abs(x).max(initial=0) + 1e-5, f"{path_of(path)}: {apart}"
+
+
+def assert_equal(a, b):
+    """Bit by bit."""
+    for (path, x), (_, y) in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b)):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=path_of(path))

@@ -1,0 +1,165 @@
+"""What every method keeps, whatever its paper: found by listing `experiments/`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jssl import config as configs
+from jssl.checkpoint import Checkpoints
+from jssl.sharding import path_of
+from jssl.step import init_state
+from tests.contract import STEPS, assert_close, assert_equal, trained
+
+METHODS = list(configs.experiments())
+
+
+@pytest.fixture(params=METHODS)
+def name(request):
+    return request.param
+
+
+def test_init_needs_shapes_alone(name):
+    one = trained(name)
+    views = jax.eval_shape(lambda x: x, one.views)
+    shapes = jax.eval_shape(lambda rng: init_state(one.method, one.experiment.tx, rng, views), jax.random.key(0))
+    assert jax.tree.structure(shapes) == jax.tree.structure(one.start)
+
+
+def test_loss_is_finite_and_falls(name):
+    losses = trained(name).losses
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("mesh", [(8, 1), (2, 4)], ids=["8 devices", "2 x 4, sharded parameters"])
+def test_number_of_devices_changes_nothing(name, mesh):
+    one, many = trained(name), trained(name, mesh)
+    assert_close(one.losses, many.losses)
+    assert_close(one.end, many.end)
+
+
+def test_parameters_are_sharded_where_the_mesh_says(name):
+    state = trained(name, (2, 4)).state
+    largest = max(jax.tree.leaves(state.params), key=lambda x: x.size)
+    assert largest.addressable_shards[0].data.size == largest.size // 4
+
+
+def test_step_is_compiled_once(name):
+    assert trained(name).run.steps._cache_size() == 1
+
+
+def test_state_is_donated(name):
+    one = trained(name)
+    with jax.set_mesh(one.mesh), one.run.feed.items(0, 1) as items:
+        state = one.run.init(one.run.rng_init)
+        one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
+    assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("mesh", [(8, 1), (2, 4)], ids=["8 devices", "2 x 4, sharded parameters"])
+def test_only_embeddings_cross_devices(name, mesh):
+    many = trained(name, mesh)
+    embeddings = many.out["embedding"].size
+    parameters = max(x.size for x in jax.tree.leaves(many.state.params))
+    budget = max(embeddings, parameters) if mesh[1] > 1 else embeddings
+    found = many.collectives()
+    assert {kind for kind, _ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    assert all(size <= budget for kind, size in found if kind == "all-gather"), found
+
+
+def test_accumulation_moves_the_optimizer_and_the_method_once(name):
+    four = trained(name, train__accumulate=4)
+    steps = [int(x) for path, x in jax.tree_util.tree_leaves_with_path(four.end.opt) if path_of(path).endswith("count")]
+    assert int(four.end.step) == STEPS
+    assert all(count == STEPS for count in steps)
+
+
+def test_accumulation_is_the_same_on_eight_devices(name):
+    one, eight = trained(name, train__accumulate=4), trained(name, (8, 1), train__accumulate=4)
+    assert_close(one.end, eight.end)
+
+
+def test_steps_per_call_change_nothing(name):
+    """Two dispatches of two steps, or four of one: the same state, bit by bit."""
+    one = trained(name)
+    with jax.set_mesh(one.mesh):
+        state = one.run.init(one.run.rng_init)
+        with one.run.feed.items(0, 2) as items:
+            for _ in range(STEPS // 2):
+                state, metrics, _ = one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
+    assert metrics["loss"].shape == (2,)
+    assert_close(one.end, state)
+
+
+def test_no_gradient_flows_into_the_carry(name):
+    """Targets, statistics and queues are constants of the loss: the stop-gradients stop."""
+    one = trained(name)
+    time = one.experiment.time._replace(step=0)
+
+    def loss(carry):
+        return one.method.loss(one.end.params, carry, one.views, jax.random.key(1), time)[0]
+
+    grads = jax.grad(loss, allow_int=True)(jax.tree.map(jnp.asarray, one.end.carry))
+    for path, g in jax.tree_util.tree_leaves_with_path(grads):
+        assert g.dtype == jax.dtypes.float0 or not np.asarray(g).any(), path_of(path)
+
+
+def test_every_parameter_learns(name):
+    one = trained(name)
+    pairs = zip(jax.tree_util.tree_leaves_with_path(one.start.params), jax.tree.leaves(one.end.params))
+    still = [path_of(path) for (path, before), after in pairs if np.array_equal(before, after)]
+    assert not still
+
+
+def test_views_of_an_image_differ_and_hold_no_labels(name):
+    one = trained(name)
+    views = one.views
+    images = np.asarray(views["image"])
+    assert "label" not in one.batch
+    assert "label" not in views
+    assert images.shape[0] == one.config.train.batch_size
+    if images.shape[1] > 1:
+        assert (images[:, 0] != images[:, 1]).any(axis=(1, 2, 3)).mean() > 0.95
+
+
+def test_embedding_tells_inputs_apart(name):
+    one = trained(name)
+    inputs = one.experiment.preprocess({"image": one.run.source.images[:16]})
+    features = np.asarray(one.method.embed(one.end.params, one.end.carry, inputs)["features"])
+    assert features.ndim == 2
+    assert np.isfinite(features).all()
+    assert len(np.unique(features.round(6), axis=0)) == 16
+
+
+def test_embedding_has_no_randomness(name):
+    one = trained(name)
+    inputs = one.experiment.preprocess({"image": one.run.source.images[:4]})
+    first, second = (one.method.embed(one.end.params, one.end.carry, inputs)["features"] for _ in range(2))
+    assert_equal(first, second)
+
+
+def test_checkpoint_holds_everything(name, tmp_path):
+    """Two steps, saved, restored on the same mesh and on another, two more: the state of four steps."""
+    one = trained(name)
+    with jax.set_mesh(one.mesh):
+        state = one.run.init(one.run.rng_init)
+        with one.run.feed.items(0, 1) as items:
+            for _ in range(STEPS // 2):
+                state, _, _ = one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(STEPS // 2, state)
+        checkpoints.close()
+
+    def resume(at):
+        with jax.set_mesh(at.mesh):
+            checkpoints = Checkpoints(tmp_path)
+            state = checkpoints.restore(at.run.shapes)
+            checkpoints.close()
+            with at.run.feed.items(STEPS // 2, 1) as items:
+                for _ in range(STEPS - STEPS // 2):
+                    state, _, _ = at.run.steps(state, at.run.feed.images, next(items), at.run.rng)
+        return jax.device_get(state)
+
+    assert_equal(one.end, resume(one))
+    assert_close(one.end, resume(trained(name, (2, 4))))
