@@ -35,6 +35,11 @@ def jitter(x, amount, place):
     return x
 
 
+def any_order(u):
+    """Uniform numbers [..., K] -> a uniformly random permutation of 0..K-1: their ranks."""
+    return jnp.argsort(jnp.argsort(u))
+
+
 def hue(x, shift):
     """Turns the hue of RGB images by `shift` turns in HSV, where saturation and value stay."""
     r, g, b = (x[..., c, :] for c in range(3))  # [..., H, W]

@@ -29,9 +29,9 @@ def boxes(u, height, width, area, ratio):
     first = valid & (jnp.cumsum(valid, -1) == 1)
     found = valid.any(-1)
 
-    narrow, wide = width / height < ratio[0], width / height > ratio[1]
-    h = jnp.where(found, jnp.sum(h * first, -1), round(width / ratio[0]) if narrow else height)
-    w = jnp.where(found, jnp.sum(w * first, -1), round(height * ratio[1]) if wide else width)
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    h = jnp.where(found, jnp.sum(h * first, -1), min(height, max(1, round(width / aspect))))
+    w = jnp.where(found, jnp.sum(w * first, -1), min(width, max(1, round(height * aspect))))
     place = lambda u, free: jnp.where(found, jnp.minimum(jnp.floor(u[..., 0] * (free + 1)), free), free // 2)
     return place(u_top, height - h), place(u_left, width - w), h, w
 
@@ -46,7 +46,7 @@ def resize_weights(start, length, positions, size, source, interpolation="biline
     scale = (length / size)[..., None]
     centre = scale * (positions + 0.5)  # [..., P]
     pixel = jnp.arange(source) + 0.5 - start[..., None]  # [..., source]
-    inside = (pixel > 0) & (pixel < length[..., None])
+    inside = (pixel > -0.5) & (pixel < length[..., None] + 0.5)
     stretch = jnp.maximum(scale, 1)[..., None]
     weights = kernel((pixel[..., None, :] - centre[..., None]) / stretch) * inside[..., None, :]
     return weights / weights.sum(-1, keepdims=True)

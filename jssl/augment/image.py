@@ -138,14 +138,12 @@ def _distort(d, x, draws, rng_noise):
         steepest = np.sin(most[0].max()) + np.tan(most[1].max())
         x = geometry.rotate_shear(x, angle, *map(jnp.tan, slopes), steepest)
     if d.jitter.any():
-        # Sorting uniform numbers is a uniformly random order.
         ops = 4 if x.shape[-2] == 3 else 2
-        place = jnp.argsort(jnp.argsort(draws["order"][..., :ops]))
+        place = color.any_order(draws["order"][..., :ops])
         neutral = np.array([1, 1, 1, 0], np.float32)[:ops]
         strength = d.jitter.T[:, :ops]
-        amount = between(
-            draws["amount"][..., :ops], np.where(neutral, np.maximum(1 - strength, 0), -strength), neutral + strength
-        )
+        weakest = np.where(neutral, np.maximum(1 - strength, 0), -strength)
+        amount = between(draws["amount"][..., :ops], weakest, neutral + strength)
         x = color.jitter(x, jnp.where(draws["jitter"][..., None] < d.jitter_p[:, None], amount, neutral), place)
     if d.blur.any():
         sigma = jnp.where(draws["blur"] < d.blur, between(draws["sigma"], *d.blur_sigma), 0)
@@ -304,8 +302,8 @@ class Evaluation:
         x = _unit(batch["image"])  # [N, H, C, W]
         height, width = x.shape[1], x.shape[3]
         if (height, width) != (self.size, self.size):
-            side = max(1, round(self.crop * min(height, width)))
-            box = [(height - side) // 2, (width - side) // 2, side, side]
+            side = max(1, self.crop * min(height, width))
+            box = [(height - side) / 2, (width - side) / 2, side, side]
             box = [jnp.full((len(x), 1), value, jnp.float32) for value in box]
             x = geometry.resized_crop(x, box, self.size, interpolation=self.interpolation)[:, 0]
         return {"image": color.normalise(x.swapaxes(-1, -2), self.mean, self.std)}
