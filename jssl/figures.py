@@ -141,6 +141,8 @@ def data_uri(image):
 def short(value):
     """15234.5 -> '15.2k', 0.00031 -> '3.1e-4': three figures, as on an axis."""
     size = abs(value)
+    if not math.isfinite(value):
+        return str(value)
     if value == 0 or 1e-3 <= size < 1e4:
         return f"{value:.3g}" if size < 1000 else f"{value:,.0f}"
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

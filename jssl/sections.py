@@ -1,5 +1,6 @@
 """The sections of report.html: each is a function from what was read to a piece of HTML, empty where nothing was."""
 
+import collections
 import html
 import re
 import shlex
@@ -8,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jssl import figures
+from jssl.evals.protocol import title
 
 TSNE_POINTS = 1500  # beyond that t-SNE takes too long on a laptop, and the map is the plain PCA
 MAP_POINTS = 4000  # drawn; more only make the page heavy
@@ -18,14 +20,20 @@ CURVES = (
     ("knn", "k-NN accuracy", "How often the nearest neighbours of a held-out example tell its class. It should rise."),
     ("lr", "Learning rate", "The step size: a warm-up, then a slow decay."),
     ("grad_norm", "Gradient norm", "The length of the gradient. Healthy: steady or falling. Spikes: lower the rate."),
-    ("std", "Spread of embeddings", "Standard deviation per dimension of the unit embeddings. Near 0 is a collapse."),
+    ("std", "Spread of embeddings", "1: even in all directions; 0: the same for every input. Below 0.1: a collapse."),
     (
         "rankme",
         "Effective rank (RankMe)",
         "How many dimensions are in use. Healthy: high or rising. Near 1: a collapse.",
     ),
-    ("alignment", "Alignment", "Squared distance of two views of one example. Healthy: falling, but not alone to 0."),
-    ("uniformity", "Uniformity", "How evenly the embeddings fill the sphere; lower is more even. At 0: all are one."),
+    ("alignment", "Alignment", "Squared distance of two views of one example. Healthy: small while uniformity is low."),
+    ("uniformity", "Uniformity", "How evenly the embeddings fill the sphere: near -4 evenly, at 0 all are one point."),
+    ("features_std", "Spread of features", "The same of the encoder's features, which is what one uses afterwards."),
+    (
+        "features_rankme",
+        "Effective rank of features",
+        "The dimensions that the encoder's features use. Higher is better.",
+    ),
     ("param_norm", "Parameter norm", "The length of all weights. Healthy: slow change."),
     (
         "examples_per_s",
@@ -42,7 +50,6 @@ PERCENT = ("knn", "data_wait")
 FROM_ZERO = ("examples_per_s", "data_wait")  # rates: their share of the whole axis is what counts
 OTHER = "Logged by the method."
 
-TASKS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few labels", "finetune": "fine-tuned"}
 ENCODERS = {"trained": "trained encoder", "untrained": "same encoder, untrained", "pixels": "raw pixels"}
 MISSING = {
     "Training curves": "jssl train --workdir {}",
@@ -63,27 +70,33 @@ def head(workdir, config, rows, scores):
     short = lambda path: str(get(path)).split(":")[-1] if get(path) else None
     parts = [short("method.name"), short("encoder.name"), get("data.source")]
     if rows:
-        total = get("train.steps") or _lookup(config, "preflight.steps")
-        parts.append(f"step {rows[-1]['step']:,.0f}" + (f" of {total:,}" if isinstance(total, int) else ""))
-    tiles = []
-    means = {(score["encoder"], score["task"]): score["mean"] for score in scores.get("scores", [])}
-    for (encoder, task), mean in means.items():
-        if encoder == "trained" and 0 <= mean <= 1 and len(tiles) < 3:
-            untrained = means.get(("untrained", task))
-            before = f" (untrained {_percent(untrained)})" if untrained is not None else ""
-            tiles.append((_percent(mean), _task(task) + before))
-    last = {name: value for row in rows for name, value in row.items()}
-    if "knn" in last and not tiles:
-        tiles.append((_percent(last["knn"]), "k-NN, last while training"))
-    if "loss" in last:
-        tiles.append((figures.short(last["loss"]) if np.isfinite(last["loss"]) else str(last["loss"]), "loss, last"))
-    speeds = [row["examples_per_s"] for row in rows if np.isfinite(row.get("examples_per_s", np.nan))]
-    if speeds:
-        tiles.append((f"{np.median(speeds):,.0f} <small>/s</small>", "examples, median"))
-    tiles = "".join(f'<div class="tile"><b>{value}</b><span>{escape(text)}</span></div>' for value, text in tiles)
+        total = get("train.steps")
+        parts.append(f"step {rows[-1]['step']:,.0f}" + (f" of {total:,}" if total else ""))
     lead = escape(" · ".join(str(part) for part in parts if part))
+    tiles = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}<br>{escape(more)}</span></div>'
+        for value, what, more in _tiles(rows, scores.get("scores", []))
+    )
     tiles = f'<div class="tiles">{tiles}</div>' if tiles else ""
     return f'<h1>{escape(workdir.resolve().name)}</h1><p class="lead">{lead}</p>{tiles}'
+
+
+def _tiles(rows, scores):
+    """The few figures that one looks for first: [(value, what it is, a word more)]."""
+    means = {(score["encoder"], score["task"]): score["mean"] for score in scores}
+    tiles = []
+    for (encoder, task), mean in means.items():
+        if encoder == "trained" and 0 <= mean <= 1 and len(tiles) < 3:
+            before = f"untrained: {_percent(means['untrained', task])}" if ("untrained", task) in means else ""
+            tiles.append((_percent(mean), title(task), before))
+    last = {name: value for row in rows for name, value in row.items()}
+    if "knn" in last and not tiles:
+        tiles.append((_percent(last["knn"]), "k-NN", "last while training"))
+    if "loss" in last:
+        tiles.append((figures.short(last["loss"]), "loss", "the last one"))
+    if speeds := [row["examples_per_s"] for row in rows if "examples_per_s" in row]:
+        tiles.append((f"{np.median(speeds):,.0f}", "examples per second", "median"))
+    return tiles
 
 
 def warnings(rows):
@@ -111,32 +124,44 @@ def scores(data):
         key=[*ENCODERS, *dict.fromkeys(s["encoder"] for s in scores)].index,
     )
     tasks = list({score["task"]: None for score in scores})
-    best = {task: max(cells[pair]["mean"] for pair in cells if pair[1] == task) for task in tasks}
+    columns = {task: [cells[pair]["mean"] for pair in cells if pair[1] == task] for task in tasks}
     body = []
     for encoder in encoders:
         row = f"<td>{escape(ENCODERS.get(encoder, encoder))}</td>"
         for task in tasks:
             score = cells.get((encoder, task))
-            mark = ' class="best"' if score and score["mean"] == best[task] and len(encoders) > 1 else ""
+            mark = ' class="best"' if score and score["mean"] == max(columns[task]) and len(columns[task]) > 1 else ""
             row += f"<td{mark}>{_score(score) if score else ''}</td>"
         body.append(f"<tr>{row}</tr>")
-    head = "".join(f"<th>{escape(_task(task))}</th>" for task in tasks)
-    draws = sorted({score.get("draws") or 1 for score in scores})
-    draws = f"over {draws[0]}" if len(draws) == 1 else f"over {draws[0]} to {draws[-1]}"
-    settings = {
-        f"{score['encoder']}, {_task(score['task'])}": ", ".join(
-            f"{name} {_text(value)}" for name, value in _flat(score["settings"]).items()
-        )
-        for score in scores
-        if score.get("settings")
-    }
+    head = "".join(f"<th>{escape(title(task))}</th>" for task in tasks)
+    lead = " The trained encoder's lead over the untrained one is what was learned." if "untrained" in encoders else ""
     return (
-        "<p>How well simple classifiers read the classes off the frozen features: held-out accuracy, the mean ± its "
-        f"standard error {draws} draws; ★ marks the best of a column. The first row's lead is what was learned.</p>"
+        "<p>How well simple classifiers read the classes off the frozen features: accuracy on held-out examples, the "
+        f"mean ± its standard error; ★ marks the best of a column.{lead}</p>"
         f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-        + (f'<h3 class="under">Protocol</h3>{_list(_flat(data["protocol"]))}' if data.get("protocol") else "")
-        + (f'<h3 class="under">Settings, as picked without the test set</h3>{_list(settings)}' if settings else "")
+        f"<tbody>{''.join(body)}</tbody></table></div>{_protocol(data.get('protocol'), scores)}"
+    )
+
+
+def _protocol(protocol, scores):
+    """All that a score depends on, so that no one has to guess: what is common, then task by task."""
+    parts = [("Protocol", _flat(protocol))] if protocol else []
+    for task in dict.fromkeys(score["task"] for score in scores):
+        of = {
+            s["encoder"]: {"draws": s.get("draws"), **_flat(s.get("settings", {}))} for s in scores if s["task"] == task
+        }
+        names = dict.fromkeys(name for settings in of.values() for name in settings)
+        parts.append((title(task), {name: _agreed({who: of[who].get(name) for who in of}) for name in names}))
+    return "".join(f'<h3 class="under">{escape(head)}</h3>{_list(flat, "words")}' for head, flat in parts)
+
+
+def _agreed(values):
+    """One text where all encoders have the same value, else each one's. values: {encoder: value}"""
+    texts = {who: _text(value) for who, value in values.items()}
+    return (
+        next(iter(texts.values()))
+        if len(set(texts.values())) == 1
+        else "; ".join(f"{w}: {t}" for w, t in texts.items())
     )
 
 
@@ -227,20 +252,20 @@ def _legend(names, most=40):
 def curves(rows):
     found = {name: None for row in rows for name in row if name not in ("step", "warning")}
     figure, taken = [], set()
-    for ending, title, caption in CURVES:
+    for ending, heading, caption in CURVES:
         for name in found:
             if name not in taken and name.split("/")[-1] == ending:
                 taken.add(name)
-                figure.append(_curve(rows, name, title, caption))
+                figure.append(_curve(rows, name, heading, caption))
     figure += [_curve(rows, name, name, OTHER) for name in found if name not in taken]
     lead = "<p>Every figure is also in <code>metrics.jsonl</code> and in TensorBoard.</p>"
     return f'{lead}<div class="curves">{"".join(figure)}</div>' if figure else ""
 
 
-def _curve(rows, name, title, caption):
+def _curve(rows, name, heading, caption):
     steps, values = zip(*((row["step"], row[name]) for row in rows if name in row))
     svg = figures.chart(steps, values, percent=name in PERCENT, zero=name in FROM_ZERO)
-    return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure><h3>{escape(heading)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def views(path):
@@ -277,20 +302,17 @@ def run(config):
 def missing(workdir, titles):
     command = lambda title: escape(MISSING[title].format(shlex.quote(str(workdir))))
     lines = "".join(f"<li>{title}: <code>{command(title)}</code></li>" for title in titles)
-    return (
-        f'<section><h2>Not made yet</h2><p>What has no data in this run, and the command that makes it.</p><ul class="missing">{lines}</ul></section>'
-        if lines
-        else ""
-    )
+    lead = "<h2>Not made yet</h2><p>What has no data in this run, and the command that makes it.</p>"
+    return f'<section>{lead}<ul class="missing">{lines}</ul></section>' if titles else ""
 
 
 def _lines(text):
     return text if isinstance(text, str) else "\n".join(map(str, text))
 
 
-def _list(flat):
+def _list(flat, kind="figures"):
     lines = (f"<div><dt>{escape(name)}</dt><dd>{escape(_text(value))}</dd></div>" for name, value in flat.items())
-    return f"<dl>{''.join(lines)}</dl>"
+    return f'<dl class="{kind}">{"".join(lines)}</dl>'
 
 
 def _flat(tree, path=""):
@@ -304,17 +326,11 @@ def _flat(tree, path=""):
 
 def _text(value):
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value)) or "none"
+        count = collections.Counter(map(_text, value))
+        return ", ".join(text if n == 1 else f"{text} ({n} times)" for text, n in count.items()) or "none"
     if isinstance(value, float):
         return f"{value:.6g}"
     return "none" if value is None or value == {} else str(value)
-
-
-def _task(task):
-    base, _, labels = str(task).partition("-")
-    if base == "fewshot" and labels.isdigit():
-        return f"{labels} label{'s' if labels != '1' else ''} per class"
-    return TASKS.get(base, base) + (f" {labels}" if labels else "")
 
 
 def _percent(value):
