@@ -81,6 +81,7 @@ class Augment:
     crop's name; 'index' int32 [N].
     views: for each crop float32 [N, V, S, S, C], normalised; 'index'. Nothing else passes, labels least of all.
     distort: for each crop, one `Distort` per view.
+    Raises ValueError, when traced, on other shapes or dtypes and on a mean or std that does not fit the channels.
     """
 
     crops: tuple[Crop, ...]
@@ -160,6 +161,7 @@ def _distort(d, x, draws, rng_noise):
 
 
 def _normal(rng, shape):
+    # Drawn as a matrix: of rank 5, the same numbers took ten times as long to compile (CPU, jax 0.10).
     return jax.random.normal(rng, (shape[0], math.prod(shape[1:]))).reshape(shape)
 
 
