@@ -49,7 +49,7 @@ def terminal(monkeypatch):
 def write(workdir, steps, start=0, **kw):
     with Writer(workdir, 600, start, **kw) as writer:
         for step in steps:
-            writer.write(step, {"loss": 600 / step})
+            writer.write(step, {"loss": 600 - step})
 
 
 def steps(workdir):
@@ -70,9 +70,9 @@ def test_rows_after_the_step_that_a_run_resumes_from_are_dropped_and_written_aga
 
 
 def test_a_run_that_starts_anew_keeps_no_rows(tmp_path):
-    write(tmp_path, [50, 100])
-    write(tmp_path, [50])
-    assert steps(tmp_path) == [50]
+    write(tmp_path, [0, 50, 100])
+    write(tmp_path, [0, 50])
+    assert steps(tmp_path) == [0, 50]
 
 
 def test_a_line_torn_by_a_kill_is_left_out_and_replaced_on_resume(tmp_path):
