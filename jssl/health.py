@@ -1,4 +1,4 @@
-"""Is the encoder collapsing? Measures of the embeddings that every `loss` returns: no second forward pass, no labels."""
+"""Is the encoder collapsing? Measures of what every `loss` returns: no second forward pass, no labels."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ def measures(out):
 
     out: {"embedding": [N, V, E], "features": [N, V, D]}, each measured where it is there; any float type.
 
-    health/std         spread per dimension of the unit embeddings over all rows, times sqrt(E): 1 where they are
-                       isotropic, 0 where all are one (Chen & He, 2021; arXiv:2011.10566, figure 2, without its sqrt(d)).
+    health/std         spread per dimension of the unit embeddings over all rows, times sqrt(E): 1 where they
+                       are isotropic, 0 where all are one (Chen & He, 2021; arXiv:2011.10566, figure 2).
     health/rankme      see `rankme`: from 1 to min(E, ROWS, N * V).
     health/alignment   mean squared distance between two views of one example, in [0, 4]; where V >= 2.
     health/uniformity  see `uniformity`: 0 where all are one, near -4 where they are even; where V >= 2.
@@ -52,8 +52,8 @@ def warning(metrics, dim=None):
         )
     if rank is not None and rank < COLLAPSED_RANK:
         return (
-            f"dimensional collapse: the {what} use about {rank:.1f}{of} dimensions (RankMe); try stronger views, a lower "
-            "learning rate or weight decay, a larger batch, or batch norm in the projector"
+            f"dimensional collapse: the {what} use about {rank:.1f}{of} dimensions (RankMe); try stronger views, a "
+            "lower learning rate or weight decay, a larger batch, or batch norm in the projector"
         )
     return None
 
@@ -80,7 +80,7 @@ def rankme(x, eps=1e-7):
 
 
 def alignment(x):
-    """Mean |z - z'|^2 over the pairs of views of one example (Wang & Isola, 2020; arXiv:2005.10242). [N, V, E] -> []."""
+    """Mean |z - z'|^2 over the pairs of views of an example (Wang & Isola, 2020; arXiv:2005.10242). [N, V, E] -> []."""
     z = unit(x)
     # The sum over pairs is V * sum |z_v - mean|^2; with differences first, nothing cancels.
     apart = jnp.sum((z - z.mean(1, keepdims=True)) ** 2, (1, 2))  # [N]

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from jssl.evals.labels import check, check_classes, per_class
-from jssl.evals.linear import solve
+from jssl.evals.linear import logits, solve
 from jssl.transforms import unit
 
 AT_ONCE = 2**27  # numbers that the training features of the draws of one call may hold together (512 MiB)
@@ -66,11 +66,10 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
 def _draws(x, labels, test, test_labels, rows, C, classes):
     def fit(rows):
         n, dim = len(rows), x.shape[1]
-        start = jnp.zeros((dim, classes)), jnp.zeros(classes)
+        start = jnp.zeros((dim + 1, classes))
         return solve(x[rows], labels[rows], jnp.ones(n), 1 / (C * n), start, 1e-4, 200)
 
     def accuracy(model):
-        logits = jnp.matmul(test, model[0], precision=lax.Precision.HIGHEST) + model[1]
-        return jnp.mean(jnp.argmax(logits, -1) == test_labels)
+        return jnp.mean(jnp.argmax(logits(model, test), -1) == test_labels)
 
     return lax.map(accuracy, jax.vmap(fit)(rows))

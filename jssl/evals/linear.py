@@ -68,21 +68,20 @@ def probe(
 
 
 def _pick(x, labels, rows, held, classes, penalties, tol, max_steps):
-    """The path from strong to weak for some draws, then the last fit -> (W, b), each with the draws first; penalties."""
+    """The path from strong to weak for some draws, then the last fit -> models [draws, D + 1, classes], penalties."""
     draws = np.arange(len(rows))
 
     def fit(rows, penalty, start, tol):
         return _logistic(x, labels, jnp.float32(rows), jnp.asarray(penalty, jnp.float32), start, tol, max_steps)
 
     path, scores = [], []
-    model = _zeros((len(rows),), x.shape[1], classes)
+    model = jnp.zeros((len(rows), x.shape[1] + 1, classes))
     for penalty in penalties:
         model = fit(rows & ~held, np.full(len(rows), penalty), model, 10 * tol)
         path.append(model)
         scores.append(_accuracy(_predict(model, x), labels, held))  # [draws]
     best = np.argmax(scores, 0)  # the first of equal ones: the strongest penalty
-    start = jax.tree.map(lambda *models: jnp.stack(models)[best, draws], *path)
-    return fit(rows, penalties[best], start, tol), penalties[best]
+    return fit(rows, penalties[best], jnp.stack(path)[best, draws], tol), penalties[best]
 
 
 def sgd(
@@ -138,41 +137,52 @@ def logistic(x, labels, *, classes, penalty, tol=1e-6, max_steps=1000):
     or has not become shorter for 20 steps, which is as far as float32 goes.
     """
     x, labels = check(x, labels, "training")
-    start = _zeros((1,), x.shape[1], classes)
-    model = _logistic(x, labels, jnp.ones((1, len(x))), jnp.full(1, penalty), start, tol, max_steps)
-    return jax.tree.map(lambda leaf: leaf[0], model)
+    start = jnp.zeros((1, x.shape[1] + 1, classes))
+    (model,) = _logistic(x, labels, jnp.ones((1, len(x))), jnp.full(1, penalty), start, tol, max_steps)
+    return model[:-1], model[-1]
 
 
 def standardiser(train):
-    """-> function that standardises features [N, D] by the mean and variance of `train`; constant dimensions become 0."""
+    """-> function that standardises features [N, D] by the mean and variance of `train`; constant dimensions to 0."""
     mean, std = train.mean(0), train.std(0)
     return lambda x: (x - mean) / jnp.where(std > 1e-6 * (1 + jnp.abs(mean)), std, jnp.inf)
 
 
 def solve(x, labels, weights, penalty, start, tol, max_steps):
-    """L-BFGS for one weighted problem: x [N, D], weights [N] (they are normalised), start = (W, b). Runs inside jit."""
+    """L-BFGS for one weighted problem: x [N, D], weights [N] (normalised here), start [D + 1, classes]. In jit."""
     weights = weights / jnp.sum(weights)
-    # The Wolfe test with slack for rounding: in float32 the loss stops falling long before its gradient is small.
-    search = optax.scale_by_zoom_linesearch(6, initial_guess_strategy="one", approx_dec_rtol=1e-5)
-    tx = optax.lbfgs(linesearch=search)
+    tx = optax.chain(optax.scale_by_lbfgs(), optax.scale(-1))
 
     def objective(model):
-        losses = optax.softmax_cross_entropy_with_integer_labels(_logits(model, x), labels)
-        return jnp.sum(weights * losses) + penalty / 2 * jnp.sum(model[0] ** 2)
-
-    value_and_grad = optax.value_and_grad_from_state(objective)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits(model, x), labels)
+        return jnp.sum(weights * losses) + penalty / 2 * jnp.sum(model[:-1] ** 2)
 
     def step(carry):
-        model, opt, n, _, least, stalled = carry
-        value, grad = value_and_grad(model, state=opt)
-        updates, opt = tx.update(grad, opt, model, value=value, grad=grad, value_fn=objective)
-        length = optax.tree.norm(optax.tree.get(opt, "grad"))  # of the gradient at the new point
-        stalled = jnp.where(length < least, 0, stalled + 1)
-        return optax.apply_updates(model, updates), opt, n + 1, length, jnp.minimum(length, least), stalled
+        (_, model, value, grad), opt, n, least, stalled = carry
+        direction, opt = tx.update(grad, opt, model)
+        slope = jnp.vdot(direction, grad)
 
-    more = lambda carry: (carry[2] < max_steps) & (carry[3] > tol) & (carry[5] < 20)
-    inf = jnp.float32(jnp.inf)
-    return lax.while_loop(more, step, (start, tx.init(start), 0, inf, inf, 0))[0]
+        def shorter(trial):
+            t = trial[0] / 2
+            moved = model + t * direction
+            return t, moved, *jax.value_and_grad(objective)(moved)
+
+        def too_far(trial):
+            t, _, there, grad = trial
+            # Still downhill: lower, as the objective is convex; in float32 its values stop falling before its slope.
+            lower = (jnp.vdot(direction, grad) <= 0) | (there <= value + 1e-4 * t * slope)
+            return (t > 1) | (~lower & (t > 1e-3))  # the first length to try is 1
+
+        trial = lax.while_loop(too_far, shorter, (jnp.float32(2), model, value, grad))
+        length = jnp.linalg.norm(trial[3])
+        return trial, opt, n + 1, jnp.minimum(length, least), jnp.where(length < least, 0, stalled + 1)
+
+    def unfinished(carry):
+        (_, _, _, grad), _, n, _, stalled = carry
+        return (n < max_steps) & (jnp.linalg.norm(grad) > tol) & (stalled < 20)
+
+    first = jnp.float32(2), start, *jax.value_and_grad(objective)(start)
+    return lax.while_loop(unfinished, step, (first, tx.init(start), 0, jnp.float32(jnp.inf), 0))[0][1]
 
 
 # One x for all draws: the draws differ in weights only, so that their logits are one matmul.
@@ -191,7 +201,7 @@ def _train(x, labels, rows, rng, rate, *, epochs, batch_size, classes):
     tx = optax.sgd(optax.cosine_decay_schedule(rate * size / 256, epochs * per_epoch), momentum=0.9)
 
     def loss(model, batch):
-        return optax.softmax_cross_entropy_with_integer_labels(_logits(model, x[batch]), labels[batch]).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits(model, x[batch]), labels[batch]).mean()
 
     def step(carry, batch):
         model, opt = carry
@@ -202,26 +212,23 @@ def _train(x, labels, rows, rng, rate, *, epochs, batch_size, classes):
         batches = jax.random.permutation(rng, rows)[: per_epoch * size].reshape(per_epoch, size)
         return lax.scan(step, carry, batches)[0], None
 
-    model = _zeros((), x.shape[1], classes)
+    model = jnp.zeros((x.shape[1] + 1, classes))
     return lax.scan(epoch, (model, tx.init(model)), jax.random.split(rng, epochs))[0][0]
 
 
-def _logits(model, x):
-    return jnp.matmul(x, model[0], precision=lax.Precision.HIGHEST) + model[1]
+def logits(model, x):
+    """model: [D + 1, classes], the intercept last; x: [N, D] -> [N, classes]."""
+    return jnp.matmul(x, model[:-1], precision=lax.Precision.HIGHEST) + model[-1]
 
 
 @jax.jit
 def _argmax(models, x):
-    return lax.map(lambda model: jnp.argmax(_logits(model, x), -1).astype(jnp.int32), models)
+    return lax.map(lambda model: jnp.argmax(logits(model, x), -1).astype(jnp.int32), models)
 
 
 def _predict(models, x):
-    """Classes by each of the models, (W [draws, D, classes], b) -> int32 [draws, N]."""
+    """The class by each of the models [draws, D + 1, classes] -> int32 [draws, N]."""
     return np.asarray(_argmax(models, x))
-
-
-def _zeros(lead, dim, classes):
-    return jnp.zeros((*lead, dim, classes)), jnp.zeros((*lead, classes))
 
 
 def _accuracy(predictions, labels, mask):

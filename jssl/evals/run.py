@@ -1,0 +1,145 @@
+"""`jssl eval` and `jssl embed`: a trained run against its untrained self and raw pixels, and features to keep."""
+
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from jssl import data as sources
+from jssl import health
+from jssl.encoder import Encoder
+from jssl.evals import protocol as protocols
+from jssl.evals.labels import share
+from jssl.experiment import provenance
+from jssl.report import embedding_map, panel
+
+SHOWN = 1000  # rows in the map and the neighbours of the report
+QUERIES, NEIGHBOURS = 8, 8
+PIXELS = 32  # side to which larger images are brought before they count as raw pixels
+BATCH = 256
+
+
+def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=None):
+    """Scores a run: writes scores.json, neighbours.npz and map.npz into it and returns the table as text.
+
+    protocol: comma-separated names of `jssl.evals.protocol.PROTOCOLS`; draws: of the labelled images, for all but fewshot
+    (which draws 100 times); data, test: other labelled sources than the run's own. Without a test source, a fifth of the
+    labelled images is held out: the encoder has then seen them, without labels.
+    """
+    workdir = pathlib.Path(workdir)
+    encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
+    config = json.loads((workdir / "config.json").read_text())["config"]
+    channels, workers = encoders["trained"].channels, sources.default_workers()
+    opened = lambda spec: sources.open_source(spec, channels=channels, max_bad=config["data"]["max_bad"])
+    train = opened(data or config["data"]["source"])
+    test = test or config["data"]["eval_source"]
+    splits = {"train": train, "test": opened(test)} if test else held_out(train, config["seed"])
+
+    features = {
+        name: {split: encoder.embed(source, BATCH, workers) for split, source in splits.items()}
+        for name, encoder in encoders.items()
+    }
+    save_pictures(workdir, features["trained"]["test"], splits["test"])
+    said = {split: source.spec for split, source in splits.items()} | {"encoder_saw_test_images": not test}
+    labels = {split: source.labels for split, source in splits.items()}
+    if labels["train"] is None or labels["test"] is None:
+        return unlabelled(workdir, features, said)
+
+    features["raw pixels"] = {split: pixels(source, workers) for split, source in splits.items()}
+    scores = []
+    for name, found in features.items():
+        scores += protocols.evaluate(
+            found,
+            labels,
+            encoder=name,
+            protocols=tuple(protocol.split(",")),
+            draws=draws,
+            seed=config["seed"],
+            k=config["eval"]["k"],
+            temperature=config["eval"]["temperature"],
+        )
+    described = {"protocols": protocol, "draws": draws, "seed": config["seed"], "data": said}
+    protocols.write(workdir / "scores.json", scores, described, provenance())
+    return protocols.table(scores)
+
+
+def embed(workdir, data, out):
+    """Writes the features of every image of `data` with its file name to `out`, .npz or .parquet; returns a line of text.
+
+    .npz: features float32 [N, D], names [N], and where there are any labels int32 [N]. .parquet: one row per image.
+    """
+    out = pathlib.Path(out)
+    if out.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"--out {out}: cannot write {out.suffix or 'a file without a suffix'}, expected .npz or .parquet")
+    encoder = Encoder(workdir)
+    source = sources.open_source(data, channels=encoder.channels)
+    features = encoder.embed(source, BATCH, sources.default_workers())
+    columns = {"features": features, "names": np.asarray(source.names, str)}
+    if source.labels is not None:
+        columns["labels"] = source.labels
+    if out.suffix == ".npz":
+        np.savez(out, **columns)
+    else:
+        _write_parquet(out, columns)
+    return f"{len(features):,} x {features.shape[1]} features in {out}"
+
+
+def held_out(source, seed):
+    """A stratified fifth of a source for testing, the rest for training."""
+    rows = np.arange(len(source))
+    if source.labels is None:
+        return {"train": source, "test": source}
+    train = share(source.labels, 0.8, np.random.default_rng(seed))
+    return {"train": source.take(rows[train]), "test": source.take(rows[~train])}
+
+
+def pixels(source, workers=0):
+    """Raw pixels as features, float32 [N, H * W * C] in [0, 1]; images larger than `PIXELS` are brought to that side."""
+    if source.images is not None and max(source.shape[:2]) <= PIXELS:
+        images = source.images
+    else:
+        from jssl.augment.image import evaluation
+
+        shrink = evaluation(PIXELS, crop=1.0, mean=(0.0,), std=(1.0,))
+        batches = sources.every(source, batch_size=BATCH, size=PIXELS, crop=1.0, workers=workers)
+        images = np.concatenate([np.asarray(shrink(batch)["image"]) for batch in batches])[: len(source)] * 255
+    return (images.reshape(len(images), -1) / 255).astype(np.float32)
+
+
+def save_pictures(workdir, features, source):
+    """neighbours.npz and map.npz, for the report."""
+    rows = np.random.default_rng(0).permutation(len(source))[:SHOWN]
+    features, source = features[rows], source.take(rows)
+    queries = np.arange(min(QUERIES, len(source)))
+    found = panel(features, source.image, source.labels, source.names, queries, NEIGHBOURS, source.label_names)
+    np.savez(workdir / "neighbours.npz", **found)
+    shown = {"xy": embedding_map(features)}
+    if source.labels is not None:
+        shown["label"] = source.labels
+        names = source.label_names or [str(label) for label in range(source.labels.max() + 1)]
+        shown["label_names"] = np.asarray(names, str)
+    np.savez(workdir / "map.npz", **shown)
+
+
+def unlabelled(workdir, features, said):
+    """Without labels there is no accuracy: what can be said is how many dimensions the features use."""
+    lines = [f"no labels in {said['train']}: k-NN and probes need them; measured without labels:"]
+    for name, found in features.items():
+        x = jnp.asarray(found["train"])[:, None]
+        measures = health.measures({"features": x})
+        lines.append(
+            f"{name:>10}: RankMe {measures['health/features_rankme']:.1f} of {x.shape[-1]} dimensions, "
+            f"spread {measures['health/features_std']:.2f} (1 is even, 0 is collapsed)"
+        )
+    lines.append(f"neighbours and map for the report: jssl report --workdir {workdir}")
+    return "\n".join(lines)
+
+
+def _write_parquet(out, columns):
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(f"--out {out}: .parquet needs pyarrow, `pip install jssl[parquet]`; .npz needs nothing") from None
+    pa.parquet.write_table(pa.table({name: list(column) for name, column in columns.items()}), out)

@@ -1,0 +1,136 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jssl import health
+from tests.oracles import load
+
+KEY = jax.random.key(0)
+measures = jax.jit(health.measures)
+
+
+def numbers(**out):
+    return {name: float(value) for name, value in measures(out).items()}
+
+
+def test_even_embeddings_are_healthy():
+    found = numbers(embedding=jax.random.normal(KEY, (256, 2, 32)))
+    assert found["health/std"] == pytest.approx(1, abs=0.02)
+    assert 30 < found["health/rankme"] < 32
+    assert found["health/alignment"] == pytest.approx(2, abs=0.1)  # the views have nothing in common
+    assert found["health/uniformity"] == pytest.approx(-4 + 16 / 64, abs=0.1)  # cos is about normal, variance 1 / 32
+    assert health.warning(found) is None
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e30])
+def test_total_collapse_is_finite_and_a_warning(value):
+    found = numbers(embedding=jnp.full((64, 2, 32), value, jnp.bfloat16))
+    assert found["health/std"] == pytest.approx(0, abs=1e-6)
+    assert found["health/rankme"] == pytest.approx(1, abs=1e-3)
+    assert found["health/alignment"] == pytest.approx(0, abs=1e-6)
+    assert found["health/uniformity"] == pytest.approx(0, abs=1e-6)
+    assert "almost the same for every input" in health.warning(found)
+
+
+def test_a_line_is_a_dimensional_collapse():
+    line = jax.random.normal(KEY, (64, 2, 1)) * jax.random.normal(jax.random.key(1), (32,))
+    found = numbers(embedding=line)
+    assert found["health/std"] > 0.5
+    assert "1.0 of 32 dimensions" in health.warning(found, dim=32)
+
+
+def test_without_embedding_the_features_are_judged():
+    found = numbers(features=jnp.ones((64, 1, 32)))
+    assert set(found) == {"health/features_std", "health/features_rankme"}
+    assert "the features are almost the same" in health.warning(found)
+    assert health.warning({"loss": 1.0}) is None
+
+
+@pytest.mark.parametrize("rank", [1, 3, 20])
+@pytest.mark.parametrize("shape", [(256, 64), (64, 256)])
+def test_rankme_of_rank_r_is_about_r(rank, shape):
+    u, v = (np.linalg.qr(np.random.default_rng(s).normal(size=(n, rank)))[0] for s, n in enumerate(shape))
+    assert float(health.rankme(jnp.float32(u @ v.T))) == pytest.approx(rank, rel=2e-3)
+
+
+def test_rankme_is_the_paper_s_formula():
+    x = np.random.default_rng(0).normal(size=(100, 16)) * np.linspace(0.1, 3, 16) + 1
+    p = np.linalg.svd(x, compute_uv=False)
+    p = p / p.sum() + 1e-7
+    assert float(health.rankme(jnp.float32(x))) == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-4)
+
+
+def test_alignment_and_uniformity_are_the_oracle_s():
+    manifest, t = load("hypersphere")
+    x = jnp.stack([t["in.z0"], t["in.z1"]], 1)
+    loss = health.alignment(x) + health.uniformity(x)  # lightly's loss is their sum
+    assert float(loss) == pytest.approx(manifest["scalars"]["loss"], rel=1e-5)
+
+
+def test_uniformity_of_known_configurations():
+    line = jnp.array([[1.0, 0], [-1, 0]])[:, None]  # one pair, opposite: |z - z'|^2 = 4
+    assert float(health.uniformity(line)) == pytest.approx(-8)
+    square = jnp.array([[1.0, 0], [0, 2], [-3, 0], [0, -4]])[:, None]  # 4 pairs at 2, 2 at 4
+    assert float(health.uniformity(square)) == pytest.approx(np.log((4 * np.exp(-4) + 2 * np.exp(-8)) / 6), rel=1e-5)
+
+
+def test_alignment_is_the_mean_over_all_pairs_of_views():
+    z = np.random.default_rng(0).normal(size=(10, 3, 5))
+    u = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    pairs = [np.sum((u[:, a] - u[:, b]) ** 2, -1).mean() for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert float(health.alignment(jnp.float32(z))) == pytest.approx(np.mean(pairs), rel=1e-5)
+
+
+def test_spread_is_that_of_unit_embeddings():
+    x = np.random.default_rng(0).normal(size=(40, 2, 6)) + 1
+    z = (x / np.linalg.norm(x, axis=-1, keepdims=True)).reshape(80, 6)
+    assert float(health.spread(jnp.float32(x))) == pytest.approx(z.std(0).mean() * np.sqrt(6), rel=1e-5)
+
+
+def test_scale_and_precision_change_little():
+    x = jax.random.normal(KEY, (64, 2, 32)) + 0.5
+    expected = numbers(embedding=x)
+    for other in (x.astype(jnp.bfloat16), x * 1e-15, x * 1e25):
+        assert numbers(embedding=other) == pytest.approx(expected, rel=5e-3)
+
+
+def test_one_view_has_no_pairs():
+    assert set(numbers(embedding=jax.random.normal(KEY, (64, 1, 8)))) == {"health/std", "health/rankme"}
+    assert numbers(embedding=jax.random.normal(KEY, (64, 8))).keys() == {"health/std", "health/rankme"}
+    assert np.isfinite(list(numbers(embedding=jax.random.normal(KEY, (1, 2, 8))).values())).all()
+    assert measures({"metrics": {}}) == {}
+
+
+@pytest.mark.parametrize("n", [1, 7, 256, 257, 1000, 1021, 4096])
+def test_a_subsample_has_at_most_512_rows_and_spans_the_batch(n):
+    some = health._some(jnp.arange(n, dtype=jnp.float32)[:, None, None] + jnp.zeros((1, 2, 1)))
+    rows = some[:, 0, 0].tolist()
+    assert len(rows) == len(set(rows)) <= 256
+    assert len(rows) >= min(n, 256) // 2
+
+
+def test_no_gradient_comes_out():
+    x = jax.random.normal(KEY, (16, 2, 8))
+    total = lambda x: sum(health.measures({"embedding": x, "features": x}).values())
+    assert not np.any(jax.grad(total)(x))
+
+
+def test_many_devices_measure_the_same_and_exchange_little():
+    n, views, dim = 2048, 2, 16
+    x = jax.random.normal(KEY, (n, views, dim))
+    expected = numbers(embedding=x)
+    mesh = jax.make_mesh((8, 1), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        out = {"embedding": jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp"))))}
+        program = jax.jit(health.measures, out_shardings=NamedSharding(mesh, P())).lower(out).compile()
+        assert {name: float(v) for name, v in program(out).items()} == pytest.approx(expected, rel=1e-4)
+    text = program.as_text()
+    assert not re.search(r"all-to-all|collective-permute", text)
+    gathered = re.findall(r"f32\[([\d,]+)\]\S* all-gather", text)
+    assert gathered
+    assert max(np.prod([int(d) for d in shape.split(",")]) for shape in gathered) <= health.ROWS * dim
