@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Callable
 
 import grain
@@ -23,11 +22,10 @@ PART = 32  # images made in one go: few, so that all workers share the making of
 
 
 class Batches:
-    """An iterator of batches; `close()`, or leaving a `with` block, ends its workers."""
+    """An iterator of batches; `close()`, or leaving a `with` block, or forgetting it, ends its workers."""
 
     def __init__(self, batches, close=lambda: None):
-        self._batches = batches
-        self.close = weakref.finalize(self, close)  # at the latest when forgotten, or when the program ends
+        self._batches, self.close = batches, close
 
     def __iter__(self):
         return self
