@@ -100,6 +100,7 @@ PUBLISHED = {
 def test_named_sizes_have_the_published_number_of_parameters(name, width):
     net = getattr(resnet, name)(width=width)
     params, _ = jax.eval_shape(lambda rng: init_net(net, rng, jnp.zeros((1, 32, 32, 3))), jax.random.key(0))
+    assert params["stem"]["conv"]["kernel"].shape == (7, 7, 3, 64 * width)
     count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
     assert count == PUBLISHED[name, width] if width == 1 else round(count / 1e6) == PUBLISHED[name, width] / 1e6
 
@@ -121,6 +122,13 @@ def test_zero_init_starts_a_block_as_the_identity(bottleneck):
     run = lambda zero: jax.jit(lambda rng: block(zero).init_with_output(rng, x, True)[0])(jax.random.key(1))
     np.testing.assert_array_equal(run(True), x)
     assert np.abs(run(False) - x).max() > 0.1
+
+
+def test_the_bottleneck_strides_in_its_3x3_convolution():
+    block, x = Block(2, 4, True, False, jnp.float32), jax.random.normal(jax.random.key(0), (1, 4, 4, 16))
+    run = lambda x: block.init_with_output(jax.random.key(1), x, False)[0]
+    grad = jax.jit(jax.grad(lambda x: run(x).sum()))(x)
+    assert (np.abs(grad).sum(-1) > 0).all()  # a strided 1x1 would never see the odd pixels
 
 
 def test_bfloat16_keeps_statistics_and_features_in_float32(timm):

@@ -9,7 +9,7 @@ import pytest
 
 from jssl.nets import vit
 from jssl.nets.net import apply_net, init_net
-from jssl.nets.vit import Decoder, ViT, patchify, sincos_positions, unpatchify
+from jssl.nets.vit import Block, Decoder, ViT, patchify, sincos_positions, unpatchify
 from tests import oracles
 from tests.torch_weights import convert, nhwc
 
@@ -239,6 +239,16 @@ def test_drop_path_differs_by_rng_in_training_and_is_off_in_evaluation(params, e
     np.testing.assert_array_equal(jax.jit(lambda p: apply_net(net, p, {}, IMAGES)[0])(params), evaluated[0])
 
 
+def test_drop_path_leaves_a_branch_out_or_doubles_it():
+    x = jax.random.normal(jax.random.key(0), (32, 3, 8))
+    block = Block(2, 16, None, 1e-6, jnp.float32, drop=0.5)
+    params = jax.jit(lambda rng: block.init({"params": rng, "dropout": rng}, x))(jax.random.key(1))["params"]
+    params["fc2"]["kernel"] *= 0  # the attention's branch alone
+    run = lambda block: block.apply({"params": params}, x, rngs={"dropout": jax.random.key(2)})[0] - x
+    ratio = jnp.sum(run(block) * run(block.clone(drop=0.0)), (1, 2)) / jnp.sum(run(block.clone(drop=0.0)) ** 2, (1, 2))
+    assert set(np.round(ratio, 3).tolist()) == {0.0, 2.0}
+
+
 def test_attention_costs_nothing_unless_it_is_read(params):
     def flops(read):
         compiled = jax.jit(lambda p: read(*apply_net(TINY, p, {}, IMAGES)[:2])).lower(params).compile()
@@ -279,6 +289,10 @@ def test_patches_are_cut_row_by_row_and_put_back():
         (lambda: ViT(24, 1, 4, pool="max"), "ViT pool is 'max', expected one of cls, mean"),
         (lambda: ViT(24, 1, 4, class_token=False), "ViT pool is 'cls' without a class token"),
         (lambda: ViT(24, 1, 4, positions="sin"), "ViT positions are 'sin', expected one of learned, sincos"),
+        (
+            lambda: apply_net(TINY.clone(drop_path=0.1), {}, {}, IMAGES, train=True),
+            "drop_path is 0.1 .* give .* an rng",
+        ),
         (lambda: Decoder(24, 1, 5, 3), "5 heads cannot share a width of 24"),
         (lambda: patchify(np.zeros((1, 30, 32, 3)), 16), "image is 30 x 32, expected multiples of the patch size 16"),
         (lambda: unpatchify(np.zeros((1, 12, 3)), 1), "12 patches are no square"),

@@ -31,8 +31,8 @@ class ConvNet(nn.Module):
 def halve(x):
     """2x2 means of a map [N, H, W, C]; an odd last row or column is left out, a side of 1 stays.
 
-    On a CPU this order (convolution, mean, norm) trains twice as fast as strided convolutions, whose gradients are
-    slow, and half as fast again as max-pooling after the ReLU, with k-NN no worse.
+    This order (convolution, mean, norm) takes half the CPU time of strided convolutions, forward and backward, and 1.3
+    to 1.8 times less than max-pooling after the ReLU (batch 256, 16x16x1 and 32x32x3); k-NN was no worse (two seeds).
     """
     n, h, w, c = x.shape
     if min(h, w) < 2:

@@ -58,6 +58,8 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False, keep=None):
+        if train and self.drop_path and not self.has_rng("dropout"):
+            raise ValueError(f"ViT drop_path is {self.drop_path} but training got no randomness: give apply_net an rng")
         height, width = x.shape[1] // self.patch, x.shape[2] // self.patch
         patches = patchify(x, self.patch)  # [N, L, p*p*C]
         position = self._positions(height, width)  # [L, dim]
