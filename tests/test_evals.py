@@ -38,8 +38,8 @@ def test_neighbours_are_those_of_scikit_learn():
 
 @pytest.mark.parametrize("block", [1, 7, 150, 4096])
 def test_blocks_change_nothing(block):
-    whole = neighbours(TRAIN[0], TEST[0][:9], 5)
-    cut = neighbours(TRAIN[0], TEST[0][:9], 5, block=block)
+    whole = neighbours(TRAIN[0], TEST[0][:9], 149)  # also those that point away, behind any padding
+    cut = neighbours(TRAIN[0], TEST[0][:9], 149, block=block)
     np.testing.assert_array_equal(cut[1], whole[1])
     np.testing.assert_allclose(cut[0], whole[0], atol=1e-6)
 
@@ -132,7 +132,8 @@ def test_probe_picks_the_penalty_that_serves_the_held_out_rows():
     for penalty in linear.PENALTIES:
         model = LogisticRegression(C=1 / (penalty * (~held).sum()), max_iter=5000).fit(z[~held], labels[~held])
         scores[penalty] = model.score(z[held], labels[held])
-    assert scores[picked] == max(scores.values()) > min(scores.values())
+    assert picked == max(scores, key=scores.get)  # the first of the best: the strongest
+    assert len(set(scores.values())) > 1
 
 
 @pytest.mark.parametrize("method", [linear.probe, linear.sgd])

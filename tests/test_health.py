@@ -107,7 +107,7 @@ def test_one_view_has_no_pairs():
 
 
 @pytest.mark.parametrize("n", [1, 7, 256, 257, 1000, 1021, 4096])
-def test_a_subsample_has_at_most_512_rows_and_spans_the_batch(n):
+def test_a_subsample_has_at_most_512_rows_and_no_row_twice(n):
     some = health._some(jnp.arange(n, dtype=jnp.float32)[:, None, None] + jnp.zeros((1, 2, 1)))
     rows = some[:, 0, 0].tolist()
     assert len(rows) == len(set(rows)) <= 256

@@ -84,7 +84,7 @@ def summary(accuracies, test_rows):
     """-> mean, standard error, what the error is: over draws, or for a single one binomial over the test rows."""
     mean = float(np.mean(accuracies))
     if len(accuracies) > 1:
-        return mean, float(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5), "of the mean over draws"
+        return mean, float(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5), "over draws, same test rows"
     return mean, float((mean * (1 - mean) / test_rows) ** 0.5), "binomial, over the test rows"
 
 
