@@ -104,13 +104,18 @@ def made_ahead(parts, workers):
 
 def _joined(parts, iterator):
     bad = {}
-    while group := list(itertools.islice(iterator, parts.per_batch)):
-        for row, reason in itertools.chain(*(part.pop("bad") for part in group)):
+    while batch := _join(list(itertools.islice(iterator, parts.per_batch))):  # holds no part: their memory is shared
+        for row, reason in batch.pop("bad"):
             if row not in bad:
                 bad[row] = reason
                 logging.warning("%s: %s is left out: %s", parts.source.spec, parts.source.names[row], reason)
                 _check(parts.source, bad)
-        yield {name: np.concatenate([part[name] for part in group]) for name in group[0]}
+        yield batch
+
+
+def _join(group):
+    bad = [found for part in group for found in part.pop("bad")]
+    return {name: np.concatenate([part[name] for part in group]) for name in group[0]} | {"bad": bad} if group else {}
 
 
 def _check(source, found):
