@@ -515,7 +515,7 @@ if __name__ == "__main__":
     if sys.argv[2] == "forget":
         del batches
         assert not multiprocessing.active_children()
-    else:
+    if sys.argv[2] == "wait":
         time.sleep(60)
 """
 
@@ -537,7 +537,9 @@ def wait_for_end(pids, seconds=10):
 def start(photos, what):
     path = photos.parent / f"{what}_script.py"
     path.write_text(SCRIPT)
-    process = subprocess.Popen([sys.executable, path, photos, what], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, path, photos, what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert len(pids) == 2
     return process, pids
@@ -555,10 +557,14 @@ def test_workers_end_with_a_parent_that_is_killed(photos):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
-def test_workers_end_with_a_forgotten_stream(photos):
-    process, pids = start(photos, "forget")
-    assert process.wait(timeout=30) == 0
+@pytest.mark.parametrize("what", ["forget", "leave"])
+def test_workers_end_quietly_with_their_stream_or_program(photos, what):
+    process, pids = start(photos, what)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
     assert wait_for_end(pids)
+    assert "ignored" not in said
+    assert "leaked" not in said
 
 
 def test_default_workers_leave_a_core_to_the_training_loop(monkeypatch):

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 
 import grain
@@ -22,10 +23,11 @@ PART = 32  # images made in one go: few, so that all workers share the making of
 
 
 class Batches:
-    """An iterator of batches; `close()`, or leaving a `with` block, or forgetting it, ends its workers."""
+    """An iterator over generated batches. `close()`, leaving a `with` block or forgetting it ends its workers."""
 
-    def __init__(self, batches, close=lambda: None):
-        self._batches, self.close = batches, close
+    def __init__(self, batches):
+        self._batches = batches
+        self.close = weakref.finalize(self, batches.close)  # when the program ends, it is not too late yet for grain
 
     def __iter__(self):
         return self
@@ -98,19 +100,23 @@ def made_ahead(parts, workers):
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(min(workers, len(parts)), per_worker_buffer_size=2)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=_start_worker)
-    iterator = iter(dataset)
-    return Batches(_joined(parts, iterator), iterator.close)
+    return Batches(_joined(parts, iter(dataset)))
 
 
 def _joined(parts, iterator):
     bad = {}
-    while batch := _join(list(itertools.islice(iterator, parts.per_batch))):  # holds no part: their memory is shared
-        for row, reason in batch.pop("bad"):
-            if row not in bad:
-                bad[row] = reason
-                logging.warning("%s: %s is left out: %s", parts.source.spec, parts.source.names[row], reason)
-                _check(parts.source, bad)
-        yield batch
+    try:
+        while batch := _join(
+            list(itertools.islice(iterator, parts.per_batch))
+        ):  # holds no part: they are shared memory
+            for row, reason in batch.pop("bad"):
+                if row not in bad:
+                    bad[row] = reason
+                    logging.warning("%s: %s is left out: %s", parts.source.spec, parts.source.names[row], reason)
+                    _check(parts.source, bad)
+            yield batch
+    finally:
+        iterator.close()
 
 
 def _join(group):
