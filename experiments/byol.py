@@ -35,7 +35,7 @@ def tiny():
     config = demo()
     config.encoder.widths = (8, 16)
     config.method.update({"hidden": 16, "dim": 8})
-    config.optim.update({"name": "sgd", "lr": 0.4, "warmup": 0.0})
+    config.optim.update({"name": "sgd", "lr": 0.05, "warmup": 0.0})
     config.train.update({"batch_size": 64, "steps": 8})
     return config
 

@@ -44,7 +44,7 @@ def tiny():
     config = demo()
     config.encoder.update({"dim": 16, "depth": 2, "heads": 2})
     config.method.update({"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2})
-    config.optim.update({"name": "sgd", "lr": 0.4, "warmup": 0.0})
+    config.optim.update({"name": "sgd", "lr": 0.05, "warmup": 0.0})
     config.train.update({"batch_size": 64, "steps": 8})
     return config
 

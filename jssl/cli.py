@@ -86,7 +86,7 @@ def _run(arguments, overrides):
             )
         )
     elif arguments.verb == "embed":
-        from jssl.embed import embed
+        from jssl.evals.run import embed
 
         print(embed(arguments.workdir, arguments.data, arguments.out))
     elif arguments.verb == "report":

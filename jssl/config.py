@@ -112,7 +112,12 @@ def build(section, **more):
     for key in arguments:
         if key not in known:
             raise ValueError(f"{section['name']} has no argument {key!r}{nearest(key, known)}")
-    return target(**{key: value for key, value in arguments.items()})
+    return target(**{key: _hashable(value) for key, value in arguments.items()})
+
+
+def _hashable(value):
+    """Lists, as JSON gives them, as tuples: modules and methods are compared and hashed by their fields."""
+    return tuple(_hashable(v) for v in value) if isinstance(value, list) else value
 
 
 def resolve(name):

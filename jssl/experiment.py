@@ -74,7 +74,7 @@ def fill(config, source, devices=None):
     fits = source.images is not None and source.images.nbytes <= _room(devices[0])
     choose("data.resident", fits, "images fit on the device" if fits else "images stay on the host")
     choose("data.workers", 0 if source.images is not None else data.default_workers(), "cores")
-    choose("train.steps_per_call", _steps_per_call(config), "divides every cadence")
+    choose("train.steps_per_call", _steps_per_call(config, accelerator), "divides every cadence")
 
     config.train.per_epoch = n / config.train.batch_size
     if config.train.steps is None:
@@ -107,7 +107,7 @@ def check(config, source, devices):
         raise ValueError("data.resident=True needs images in memory, all of one size; expected None or False")
 
 
-def provenance(config):
+def provenance():
     """What a result needs to be made again: versions, commit, command, devices."""
     import flax
     import orbax.checkpoint
@@ -161,9 +161,12 @@ def _room(device):
     return memory * RESIDENT_SHARE if memory else RESIDENT_CPU
 
 
-def _steps_per_call(config):
-    """Small resident images: as many steps per dispatch, up to 10, as divide every cadence."""
-    if not config.data.resident:
+def _steps_per_call(config, accelerator):
+    """Small resident images on an accelerator: as many steps per dispatch, up to 10, as divide every cadence.
+
+    A CPU takes one: its dispatch is short beside the step, and `step.scan` is unrolled there.
+    """
+    if not config.data.resident or not accelerator:
         return 1
     values = [config.log_every, config.train.refresh_every, config.eval.every, config.checkpoint.every]
     values += [config.train.steps] if config.train.steps is not None else []

@@ -303,4 +303,4 @@ def claim(workdir, config):
             raise ValueError(f"{workdir} holds a run with another config ({'; '.join(changed)}); expected a new --workdir")
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"config": new, **provenance(config)}, indent=2) + "\n")
+        path.write_text(json.dumps({"config": new, **provenance()}, indent=2) + "\n")

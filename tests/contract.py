@@ -55,6 +55,28 @@ class Trained:
         return found
 
     @functools.cached_property
+    def fixed_loss(self):
+        """(params, carry) -> loss on the views below, and its gradient with respect to the carry."""
+        time = self.experiment.time._replace(step=0)
+
+        def loss(carry, params):
+            return self.method.loss(params, carry, self.views, jax.random.key(1), time)[0]
+
+        compiled = jax.jit(jax.value_and_grad(loss, allow_int=True))
+        return lambda params, carry: compiled(carry, params)
+
+    @functools.cached_property
+    def embed(self):
+        """uint8 images -> features, by the trained encoder."""
+
+        def features(state, images):
+            inputs = self.experiment.preprocess({"image": images})
+            return self.method.embed(state.params, state.carry, inputs)["features"]
+
+        compiled = jax.jit(features)
+        return lambda images: np.asarray(compiled(self.end, images))
+
+    @functools.cached_property
     def batch(self):
         """One batch of real images, on the mesh."""
         with jax.set_mesh(self.mesh), self.run.feed.items(0, 1) as items:

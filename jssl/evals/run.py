@@ -71,7 +71,9 @@ def embed(workdir, data, out):
     """
     out = pathlib.Path(out)
     if out.suffix not in (".npz", ".parquet"):
-        raise ValueError(f"--out {out}: cannot write {out.suffix or 'a file without a suffix'}, expected .npz or .parquet")
+        raise ValueError(
+            f"--out {out}: cannot write {out.suffix or 'a file without a suffix'}, expected .npz or .parquet"
+        )
     encoder = Encoder(workdir)
     source = sources.open_source(data, channels=encoder.channels)
     features = encoder.embed(source, BATCH, sources.default_workers())
@@ -141,5 +143,7 @@ def _write_parquet(out, columns):
         import pyarrow as pa
         import pyarrow.parquet
     except ImportError:
-        raise ValueError(f"--out {out}: .parquet needs pyarrow, `pip install jssl[parquet]`; .npz needs nothing") from None
+        raise ValueError(
+            f"--out {out}: .parquet needs pyarrow, `pip install jssl[parquet]`; .npz needs nothing"
+        ) from None
     pa.parquet.write_table(pa.table({name: list(column) for name, column in columns.items()}), out)
