@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 
+from jssl import notes
+
 DESCRIPTION = "Self-supervised learning in JAX."
 
 
@@ -14,10 +16,7 @@ def main(argv=None):
     arguments, rest = parser.parse_known_args(argv)
     overrides = _overrides(parser, arguments.verb, rest)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own remarks are not the user's
-    from absl import logging
-
-    logging.set_verbosity(logging.INFO)
-    logging.use_absl_handler()
+    notes.listen()
     try:
         _run(arguments, overrides)
     except (ValueError, FileNotFoundError) as error:

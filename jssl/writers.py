@@ -1,7 +1,6 @@
 """What a run tells while it trains: metrics.jsonl, TensorBoard, and a progress bar (plain lines without a terminal)."""
 
 import json
-import logging as python_logging
 import math
 import os
 import pathlib
@@ -10,12 +9,13 @@ import time
 
 import numpy as np
 import tensorboardX
-from absl import logging
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from jssl.notes import say
 
 FILE = "metrics.jsonl"
 QUIET = 5, 60  # seconds between two plain lines: at first, and in a long run at most
@@ -55,9 +55,7 @@ class Writer:
             if self.terminal:
                 self.console = Console(stderr=True, force_terminal=True)
                 self.bar = Live(console=self.console, get_renderable=self._screen, refresh_per_second=4)
-                stderr = sys.stderr
                 self.bar.start(refresh=True)
-                self.streams = _redirect_logs(stderr, sys.stderr)
         return self
 
     def __exit__(self, *error):
@@ -66,8 +64,6 @@ class Writer:
         if self.warnings:
             self._append(self.step, {})
         if self.bar:
-            for handler, stream in self.streams:
-                handler.setStream(stream)
             self.bar.stop()
         elif self.printed != self.step and self.shown:
             self._print_line()
@@ -104,18 +100,15 @@ class Writer:
             image = image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
             self.board.add_image(name, image, step, dataformats="HWC")
 
-    @logging.skip_log_prefix
     def note(self, text):
-        """A line in the log, above the bar."""
+        """A plain line, above the bar."""
         if self.active:
-            logging.info("%s", text)
+            say(text)
 
-    @logging.skip_log_prefix
     def warn(self, text):
-        """A line in the log, above the bar; the next row written keeps it as `warning`, and the report shows it."""
-        if self.active:
-            logging.warning("%s", text)
-            self.warnings.append(text)
+        """A plain line, above the bar; the next row written keeps it as `warning`, and the report shows it."""
+        self.note(f"warning: {text}")
+        self.warnings.append(text)
 
     def _append(self, step, metrics):
         row = {"step": int(step)} | {name: _plain(value) for name, value in metrics.items() if name != "step"}
@@ -153,8 +146,7 @@ class Writer:
         return max(0, (self.steps - self.step) / rate - (time.monotonic() - self.last_write))
 
     def _print_line(self):
-        sys.stderr.write(self._line() + "\n")
-        sys.stderr.flush()
+        say(self._line())
         self.printed, self.last_line = self.step, time.monotonic()
 
     def _screen(self):
@@ -218,12 +210,3 @@ def _plain(value):
 
 def _number(value):
     return float(value) if value in ("nan", "inf", "-inf") else value
-
-
-def _redirect_logs(old, new):
-    """Points the log handlers that write to `old` at `new`, so that their lines come above the bar."""
-    handlers = [logging.get_absl_handler().python_handler, *python_logging.root.handlers]
-    moved = [handler for handler in handlers if getattr(handler, "stream", None) is old]
-    for handler in moved:
-        handler.setStream(new)
-    return [(handler, old) for handler in moved]

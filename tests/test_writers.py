@@ -1,13 +1,15 @@
 import io
 import json
+import logging
 import re
 import sys
+import warnings
 
+import absl.logging
 import numpy as np
 import pytest
-from absl import logging
 
-from jssl import writers
+from jssl import notes, writers
 from jssl.writers import Writer, read_metrics
 
 
@@ -34,12 +36,11 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A function that makes stderr a terminal of some columns, together with the log."""
+    """A function that makes stderr a terminal of some columns."""
 
     def make(columns):
         screen = Terminal()
         monkeypatch.setattr(sys, "stderr", screen)
-        monkeypatch.setattr(logging.get_absl_handler().python_handler, "stream", screen)
         monkeypatch.setenv("COLUMNS", str(columns))
         return screen
 
@@ -139,14 +140,17 @@ def test_the_time_left_leaves_out_the_first_call_which_compiles(tmp_path, clock,
     assert capsys.readouterr().err.endswith("ETA 1:20\n")
 
 
-def test_on_a_terminal_progress_is_a_bar_and_the_log_comes_above_it(tmp_path, terminal):
-    screen, handler = terminal(120), logging.get_absl_handler().python_handler
+def test_on_a_terminal_progress_is_a_bar_and_notes_come_above_it(tmp_path, terminal):
+    screen = terminal(120)
     with Writer(tmp_path, 600) as writer:
-        inside = handler.stream
         writer.write(600, {"loss": 4.1234, "knn": 0.712})
-    assert inside is not screen  # rich's, which moves the bar down
-    assert handler.stream is screen
+        writer.note("a note [of 100 %]")
+        logging.getLogger("elsewhere").addHandler(notes.Plain())
+        logging.getLogger("elsewhere").warning("a warning")
     assert re.search(r"━━━.*step 600/600  loss 4.123  knn 71.2 %", screen.getvalue())
+    lines = screen.getvalue().splitlines()
+    last_bar = max(i for i, line in enumerate(lines) if "━" in line)
+    assert all(any(text in line for line in lines[:last_bar]) for text in ("a note [of 100 %]", "warning: a warning"))
 
 
 def test_a_narrow_terminal_gets_the_figures_on_lines_of_their_own(tmp_path, terminal):
@@ -168,14 +172,28 @@ def test_a_warning_is_kept_by_the_next_row_and_by_the_last(tmp_path):
     assert [row.get("warning") for row in read_metrics(tmp_path)] == ["std 0.001\nrank 1.2", None, "too late for a row"]
 
 
-def test_notes_and_warnings_are_in_the_log(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(logging, "info", lambda form, *args: said.append(form % args))
-    monkeypatch.setattr(logging, "warning", lambda form, *args: said.append(form % args))
+def test_notes_and_warnings_are_plain_lines(tmp_path, capsys):
     with Writer(tmp_path, 600) as writer:
         writer.note("100 % of 5 images")
         writer.warn("skipped a%sb.jpg")
-    assert said == ["100 % of 5 images", "skipped a%sb.jpg"]
+    assert capsys.readouterr().err == "100 % of 5 images\nwarning: skipped a%sb.jpg\n"
+
+
+def test_of_other_packages_only_warnings_are_shown_and_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    level = logging.root.level
+    notes.listen()
+    logging.getLogger("orbax").info("Saving checkpoint")
+    logging.getLogger("jax").warning("slow\nand more")
+    absl.logging.info("of a test, which is no part of jssl")
+    exec(compile("absl.logging.info('3 images')", f"{notes.OURS}/data/x.py", "exec"))
+    warnings.warn("deprecated", UserWarning, stacklevel=1)
+    logging.captureWarnings(False)
+    logging.root.setLevel(level)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["warning: slow", "3 images"]
+    assert lines[2].endswith("UserWarning: deprecated")
+    assert len(lines) == 3
 
 
 def test_tensorboard_holds_the_scalars_and_pictures_of_any_number_of_channels(tmp_path):
