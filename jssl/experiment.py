@@ -18,6 +18,9 @@ from jssl.optim import optimizer, schedule
 
 RESIDENT_SHARE = 0.25  # of a device's memory that images may take
 RESIDENT_CPU = 2**30  # bytes, where a device does not tell its memory
+IMAGES = {True: 20e6, False: 150e3}  # seen in a run whose length nobody chose, with and without an accelerator
+PARTS = {"log_every": 100, "eval.every": 20, "checkpoint.every": 10}  # of a run, where a cadence is None
+SAMPLE = 64  # images whose size is looked at
 CADENCES = ("log_every", "train.refresh_every", "eval.every", "checkpoint.every")
 
 
@@ -60,26 +63,42 @@ def fill(config, source, devices=None):
     def choose(path, value, why):
         section, _, key = path.rpartition(".")
         section = config[section] if section else config
-        if section[key] is None:
+        if section.get(key) is None:
             section[key] = value
             chosen[path] = f"{path} = {value} ({why})"
 
     n, device = len(source), devices[0].device_kind
     choose("dtype", "bfloat16" if accelerator else "float32", f"device: {device}")
-    choose("encoder.name", *_encoder(config, accelerator))
+    if config.augment.get("size", 0) is None:
+        choose("augment.size", *_size(source, accelerator))
+    size = config.augment.get("size", 32)
+    choose("preprocess.size", size, "that of the views")
+    if config.encoder.name is None:
+        for key, value in _encoder(size, accelerator).items():
+            choose(f"encoder.{key}", value, f"images of {size} pixels on a {device}")
     complete(config)
-    choose("train.batch_size", _batch_size(n, accelerator), f"{n:,} images")
-    if config.train.steps is None:
-        choose("train.epochs", float(max(10, min(800, round(20e6 / n if accelerator else 150e3 / n)))), f"{n:,} images")
+    for path, value in _transformer(size, n, accelerator).items():
+        section, _, key = path.partition(".")
+        if config[section].get(key, 0) is None:
+            choose(path, value, f"{n:,} images of {size} pixels on a {device}")
+
+    train = config.train
+    choose("train.batch_size", _batch_size(n, size, accelerator), f"{n:,} images of {size} pixels")
+    train.per_epoch = n / train.batch_size
+    if train.steps is None:
+        choose("train.epochs", _epochs(n, accelerator), f"{n:,} images")
+    steps = train.steps or max(round(train.epochs * train.per_epoch), 1)
+    for path, parts in PARTS.items():
+        choose(path, _one_of(steps, parts), f"{steps:,} steps")
+    length = steps if train.epochs is None else steps / train.per_epoch
+    choose("optim.warmup", length / 20, "a twentieth of the run")
+
     fits = source.images is not None and source.images.nbytes <= _room(devices[0])
     choose("data.resident", fits, "images fit on the device" if fits else "images stay on the host")
     choose("data.workers", 0 if source.images is not None else data.default_workers(), "cores")
     choose("train.steps_per_call", _steps_per_call(config, accelerator), "divides every cadence")
-
-    config.train.per_epoch = n / config.train.batch_size
-    if config.train.steps is None:
-        config.train.steps = max(round(config.train.epochs * config.train.per_epoch), 1)
-        config.train.steps -= config.train.steps % config.train.steps_per_call
+    if train.steps is None:
+        train.steps = max(steps - steps % train.steps_per_call, train.steps_per_call)
     check(config, source, devices)
     return config, list(chosen.values())
 
@@ -141,19 +160,60 @@ def preflight(config, source, state):
     ]
 
 
-def _encoder(config, accelerator):
-    size = config.augment.get("size", 32)
+def _size(source, accelerator):
+    """A multiple of 16 near the median short side, up to what the device trains in reasonable time -> size, why."""
+    most = 224 if accelerator else 48
+    if source.shape is not None:
+        short = min(source.shape[:2])
+    else:
+        rows = np.linspace(0, len(source) - 1, min(len(source), SAMPLE)).astype(int)
+        short = np.median([min(side) for row in rows if (side := _sides(source, row))] or [most])
+    return max(16, min(most, round(short / 16) * 16)), f"short sides of about {short:.0f} pixels"
+
+
+def _sides(source, row):
+    """(width, height) from the file's header, or None if it cannot be read."""
+    try:
+        return source.open(row).size
+    except data.BadImage:
+        return None
+
+
+def _encoder(size, accelerator):
+    """The encoder's fields where none is named."""
     if not accelerator:
-        return "jssl.nets.conv:convnet", "a CPU trains it"
+        return {"name": "jssl.nets.conv:convnet"}
     if size <= 64:
-        return "jssl.nets.resnet:resnet18", f"images of {size} pixels"
-    return "jssl.nets.resnet:resnet50", f"images of {size} pixels"
+        return {"name": "jssl.nets.resnet:resnet18", "stem": "cifar"}
+    return {"name": "jssl.nets.resnet:resnet50"}
 
 
-def _batch_size(n, accelerator):
-    """A power of two, with at least 4 batches in the data."""
-    most = 512 if accelerator else 256
+def _transformer(size, n, accelerator):
+    """Fields of a ViT and of its decoder, where they are None: 36 to 64 patches on a CPU, up to 196 elsewhere."""
+    dim, depth, heads = (128, 4, 4) if not accelerator else (384, 12, 6) if n < 300_000 else (768, 12, 12)
+    decoder = (512, 8, 16) if accelerator else (64, 2, 4)
+    patch = min(16, 2 ** int(math.log2(size / (8 if accelerator else 6))))
+    encoder = {"encoder.dim": dim, "encoder.depth": depth, "encoder.heads": heads, "encoder.patch": patch}
+    return encoder | dict(zip(("method.decoder_dim", "method.decoder_depth", "method.decoder_heads"), decoder))
+
+
+def _batch_size(n, size, accelerator):
+    """A power of two, with at least 4 batches in the data, that leaves room on a device of 40 GB."""
+    most = 512 if accelerator and size <= 32 else 128 if size > 128 else 256
     return max(2, min(most, 2 ** int(math.log2(max(n / 4, 2)))))
+
+
+def _epochs(n, accelerator):
+    """So many that a run ends: within the hour on a CPU, however large the data; on an accelerator 10 at least."""
+    epochs = min(800.0, IMAGES[accelerator] / n)
+    return max(10.0, float(round(epochs))) if accelerator else round(epochs, 0 if epochs > 10 else 2)
+
+
+def _one_of(steps, parts):
+    """A round number of steps (1, 2, 5, 10, 20, ...) that falls at least `parts` times into a run, or every step."""
+    most = max(steps // parts, 1)
+    tens = 10 ** (len(str(most)) - 1)
+    return max(tens * k for k in (1, 2, 5) if tens * k <= most)
 
 
 def _room(device):
