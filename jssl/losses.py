@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.transforms import gather, unit
+from jssl.transforms import gather, rows, unit
 
 
 def nt_xent(z, temperature):
-    """Normalised temperature-scaled cross-entropy (Chen et al., 2020; arXiv:2002.05709, eq. 1), mean over the N * V rows.
+    """Normalised temperature-scaled cross-entropy (Chen et al., 2020; arXiv:2002.05709, eq. 1), mean over N * V rows.
 
     Each row's positives are the same image's other views; its negatives are all views of the other images of the global
     batch. With V > 2 the cross-entropy is averaged over the positives.
@@ -16,7 +16,7 @@ def nt_xent(z, temperature):
     z: [N, V, D], normalised here -> []. Memory: N^2 V^2 logits, cut over the devices by rows.
     """
     n, v, _ = z.shape
-    z = unit(z)
+    z = rows(unit(z))  # else the compiler may take the gathered z for both sides, and all logits lie on every device
     logits = jnp.einsum("nvd,mwd->nvmw", z, gather(z), precision=lax.Precision.HIGHEST) / temperature  # [N, V, N, V]
     itself = jnp.eye(n, dtype=bool)[:, None, :, None] & jnp.eye(v, dtype=bool)[None, :, None, :]
     denominator = jax.nn.logsumexp(jnp.where(itself, -jnp.inf, logits), axis=(2, 3))  # [N, V]
