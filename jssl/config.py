@@ -17,7 +17,7 @@ PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 def base():
-    """The skeleton that every config shares. A field that is None is chosen from the data and the device, and logged."""
+    """The skeleton that every config shares. A field that is None is chosen from the data and the device."""
     return ConfigDict(
         {
             "seed": 0,
@@ -68,7 +68,7 @@ def base():
 
 
 def load(spec, overrides=None):
-    """The complete config of `FILE[:VARIANT]`, or of an experiment's bare name, with overrides {dotted path: text or value}.
+    """The complete config of `FILE[:VARIANT]` or of a bare `NAME[:VARIANT]`, with overrides {dotted path: text or value}.
 
     Every hyper-parameter of the method, encoder and views is filled in with its default, so that the resolved config
     says it all and a misspelt override can be refused.

@@ -18,11 +18,15 @@ class Encoder:
     """An exported encoder: `encoder(images)` maps uint8 [N, H, W, C] to features float32 [N, D]."""
 
     def __init__(self, folder, weights="weights"):
-        """folder: a run directory or its `encoder` folder; weights: "weights", or "untrained" for those before step 0."""
+        """folder: a run directory or its `encoder` folder; weights: "weights", or "untrained", those before step 0."""
         folder = pathlib.Path(folder)
-        folder = folder if (folder / "config.json").is_file() and (folder / f"{weights}.npz").is_file() else folder / FOLDER
+        folder = (
+            folder if (folder / "config.json").is_file() and (folder / f"{weights}.npz").is_file() else folder / FOLDER
+        )
         if not (folder / f"{weights}.npz").is_file():
-            raise FileNotFoundError(f"{folder} holds no {weights}.npz: expected the directory of a finished `jssl train`")
+            raise FileNotFoundError(
+                f"{folder} holds no {weights}.npz: expected the directory of a finished `jssl train`"
+            )
         self.config = json.loads((folder / "config.json").read_text())
         network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))
         self.method = configs.build(self.config["method"], encoder=network)
@@ -37,8 +41,7 @@ class Encoder:
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
             raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 [N, H, W, {self.channels}]")
-        source = data.Source(spec="images", names=range(len(images)), images=images)
-        return self.embed(source)
+        return self.embed(data.Source(spec="images", names=range(len(images)), channels=self.channels, images=images))
 
     def embed(self, source, batch_size=256, workers=0):
         """The features of every row of a source, float32 [N, D]."""
@@ -76,7 +79,7 @@ def embed(run, params, carry, source, preprocess, batch_size, workers=0):
 
 
 def export(workdir, config, method, preprocess, params, carry, shape, weights="weights"):
-    """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it. shape: (H, W, C) of an image."""
+    """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it. shape: an image's (H, W, C)."""
     folder = pathlib.Path(workdir) / FOLDER
     kept = _read_by_embed(method, preprocess, {"params": params, "carry": carry}, shape)
     arrays = {path: np.asarray(leaf) for path, leaf in kept.items()}

@@ -1,5 +1,6 @@
 """From a config to the objects of a run, and the fields that are chosen from the data and the device."""
 
+import importlib.metadata
 import math
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from jssl.optim import optimizer, schedule
 RESIDENT_SHARE = 0.25  # of a device's memory that images may take
 RESIDENT_CPU = 2**30  # bytes, where a device does not tell its memory
 IMAGES = {True: 20e6, False: 150e3}  # seen in a run whose length nobody chose, with and without an accelerator
-PARTS = {"log_every": 100, "eval.every": 20, "checkpoint.every": 10}  # of a run, where a cadence is None
+PARTS = {"log_every": 100, "eval.every": 10, "checkpoint.every": 5}  # of a run, where a cadence is None
 SAMPLE = 64  # images whose size is looked at
 CADENCES = ("log_every", "train.refresh_every", "eval.every", "checkpoint.every")
 
@@ -120,7 +121,8 @@ def check(config, source, devices):
         value = (config[section] if section else config)[key]
         if value % calls:
             raise ValueError(
-                f"train.steps_per_call={calls} must divide {path}={value}; the nearest that it does is {_multiple(value, calls)}"
+                f"train.steps_per_call={calls} must divide {path}={value}; "
+                f"the nearest that it does is {_multiple(value, calls)}"
             )
     if config.data.resident and source.images is None:
         raise ValueError("data.resident=True needs images in memory, all of one size; expected None or False")
@@ -128,14 +130,13 @@ def check(config, source, devices):
 
 def provenance():
     """What a result needs to be made again: versions, commit, command, devices."""
-    import flax
-    import orbax.checkpoint
-
     folder = jssl.__path__[0]
-    git = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True)
-    packages = (jssl, jax, flax, optax, orbax.checkpoint, np)
+    git = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
+    git = subprocess.run(git, capture_output=True, text=True)
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
-        "versions": {p.__name__: p.__version__ for p in packages} | {"python": sys.version.split()[0]},
+        "versions": {"jssl": jssl.__version__, **versions, "python": sys.version.split()[0]},
         "commit": git.stdout.strip() or None,
         "command": " ".join(sys.argv),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

@@ -23,9 +23,9 @@ BATCH = 256
 def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=None):
     """Scores a run: writes scores.json, neighbours.npz and map.npz into it and returns the table as text.
 
-    protocol: comma-separated names of `jssl.evals.protocol.PROTOCOLS`; draws: of the labelled images, for all but fewshot
-    (which draws 100 times); data, test: other labelled sources than the run's own. Without a test source, a fifth of the
-    labelled images is held out: the encoder has then seen them, without labels.
+    protocol: comma-separated names of `jssl.evals.protocol.PROTOCOLS`; draws: of the labelled images, for all but
+    fewshot, which draws 100 times; data, test: other labelled sources than the run's own. Without a test source a fifth
+    of the labelled images is held out: the encoder has then seen them, without labels.
     """
     workdir = pathlib.Path(workdir)
     encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
@@ -65,7 +65,7 @@ def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=No
 
 
 def embed(workdir, data, out):
-    """Writes the features of every image of `data` with its file name to `out`, .npz or .parquet; returns a line of text.
+    """Writes the features of every image of `data`, with its file name, to `out`; returns a line of text.
 
     .npz: features float32 [N, D], names [N], and where there are any labels int32 [N]. .parquet: one row per image.
     """

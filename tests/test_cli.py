@@ -1,0 +1,53 @@
+"""The command line: what a person types, and the one line that answers a mistake."""
+
+import pytest
+
+from jssl import cli
+from jssl.config import experiments
+
+
+def said(capsys, *argv):
+    """The exit's message, or what argparse printed."""
+    with pytest.raises(SystemExit) as exit:
+        cli.main(list(argv))
+    return exit.value.code if isinstance(exit.value.code, str) else capsys.readouterr().err.splitlines()[-1]
+
+
+def test_list_shows_every_method_with_its_variants(capsys):
+    cli.main(["list"])
+    out = capsys.readouterr().out
+    for name in experiments():
+        assert name in out
+    assert "demo" in out
+    assert "imagenet" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "wrong", "right"),
+    [
+        (["train", "--config", "simclr:dmeo"], "'dmeo'", "demo"),
+        (["train", "--config", "simclrr"], "'simclrr'", "simclr"),
+        (["train", "--config", "simclr", "--config.optim.lrr=1"], "'optim.lrr'", "optim.lr"),
+        (["train", "--config", "simclr", "--config.optim.lr=fast"], "optim.lr=fast", "float"),
+        (["train", "--config", "simclr", "--config.data.source=digit"], "'digit'", "digits"),
+        (["train", "--config", "simclr", "--config.optim.name=lrs"], "'lrs'", "lars"),
+        (["train", "--config", "simclr", "--config.train.batch_size=4096"], "1297 images", "train.batch_size"),
+        (["train", "--config", "simclr", "--config.train.steps_per_call=7"], "steps_per_call=7", "nearest"),
+        (["train", "--config", "simclr", "--steps=7"], "--steps=7", "--help"),
+        (["eval", "--workdir", "nowhere"], "nowhere", "jssl train"),
+        (["report", "--workdir", "nowhere"], "nowhere", "run directory"),
+        (["embed", "--workdir", "nowhere", "--data", "digits", "--out", "x.csv"], ".csv", ".npz or .parquet"),
+        (["evaluate"], "evaluate", "eval"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_nearest_right_thing(capsys, tmp_path, monkeypatch, argv, wrong, right):
+    monkeypatch.chdir(tmp_path)
+    message = said(capsys, *argv)
+    assert wrong in message
+    assert right in message
+    assert "\n" not in message
+
+
+def test_the_run_directory_is_named_after_the_config():
+    assert cli.default_workdir("experiments/simclr.py:cifar10") == "runs/simclr-cifar10"
+    assert cli.default_workdir("simclr") == "runs/simclr"
