@@ -1,0 +1,142 @@
+"""Every variant of every experiment builds, and states the numbers of its paper."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jssl import config as configs
+from jssl.data import open_source
+from jssl.experiment import fill, prepare
+from jssl.feed import Feed
+from jssl.step import init_state
+from tests.test_experiment import GPU, files, held
+
+SOURCES = {
+    "folder": functools.partial(files, 5096, [(128, 170), (200, 128)]),
+    "cifar10": functools.partial(held, 50_000, 32),
+    "cifar10_200": functools.partial(held, 50_000, 32),
+    "imagenet": functools.partial(files, 1_281_167, [(500, 375)]),
+}
+ALL = [
+    (name, variant) for name, path in configs.experiments().items() for variant in configs._experiment(path).VARIANTS
+]
+MILLION = 1e6
+
+
+@functools.cache
+def built(name, variant):
+    """The filled config, its objects and the shapes of the state: nothing is compiled."""
+    config = configs.load(f"{name}:{variant}")
+    source = SOURCES[variant]() if variant in SOURCES else open_source(config.data.source)
+    config, _ = fill(config, source, [GPU])
+    experiment = prepare(config)
+    feed = Feed(
+        source,
+        None,
+        batch_size=config.train.batch_size,
+        seed=0,
+        crops=experiment.augment.crops,
+        resident=False,
+        workers=0,
+    )
+    rng = jax.random.key(0)
+    views = jax.eval_shape(experiment.augment, rng, feed.shapes())
+    state = jax.eval_shape(functools.partial(init_state, experiment.method, experiment.tx, views=views), rng)
+    return config, experiment, state
+
+
+def count(tree):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(("name", "variant"), ALL, ids=lambda x: x)
+def test_variant_builds(name, variant):
+    config, experiment, state = built(name, variant)
+    assert count(state.params) > 0
+    inputs = {"image": jax.ShapeDtypeStruct((2, 300, 400, 3), np.uint8)}
+    inputs = jax.eval_shape(experiment.preprocess, inputs)["image"]
+    assert inputs.shape == (2, config.augment.size, config.augment.size, 3)
+
+
+@pytest.mark.parametrize("name", configs.experiments())
+def test_experiment_has_the_variants_that_people_look_for(name):
+    assert {"demo", "tiny", "folder", "cifar10", "cifar10_200", "imagenet"} <= {v for n, v in ALL if n == name}
+
+
+def test_unknown_variant_is_refused_with_the_near_miss():
+    with pytest.raises(ValueError, match="did you mean cifar10"):
+        configs.load("simclr:cifar")
+
+
+# Papers' networks, without their classifiers: ResNet as torchvision counts it, ViT-L without its fixed positions.
+@pytest.mark.parametrize(
+    ("name", "variant", "parameters"),
+    [
+        ("simclr", "cifar10", 11_168_832),
+        ("byol", "cifar10", 11_168_832),
+        ("simclr", "imagenet", 23_508_032),
+        ("byol", "imagenet", 23_508_032),
+        ("mae", "imagenet", 303_099_904),
+    ],
+)
+def test_encoder_has_the_size_of_its_name(name, variant, parameters):
+    assert count(built(name, variant)[2].params["encoder"]) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "optimizer", "batch", "rate", "decay", "warmup", "epochs"),
+    [
+        ("simclr", "cifar10", "lars", 256, 0.4, 1e-4, 10, 1000),
+        ("simclr", "cifar10_200", "sgd", 512, 0.24, 5e-4, 10, 200),
+        ("simclr", "imagenet", "lars", 4096, 4.8, 1e-6, 10, 1000),
+        ("byol", "cifar10", "lars", 256, 1.0, 1e-5, 10, 1000),
+        ("byol", "cifar10_200", "sgd", 512, 0.24, 5e-4, 10, 200),
+        ("byol", "imagenet", "lars", 4096, 3.2, 1.5e-6, 10, 1000),
+        ("mae", "cifar10", "adamw", 512, 1e-3, 0.05, 40, 1000),
+        ("mae", "cifar10_200", "adamw", 512, 1e-3, 0.05, 10, 200),
+        ("mae", "imagenet", "adamw", 4096, 2.4e-3, 0.05, 40, 800),
+    ],
+)
+def test_recipe_is_that_of_the_table(name, variant, optimizer, batch, rate, decay, warmup, epochs):
+    config, experiment, _ = built(name, variant)
+    assert (config.optim.name, config.train.batch_size, config.optim.weight_decay) == (optimizer, batch, decay)
+    steps = round(warmup * config.train.per_epoch)
+    assert experiment.rate(0) == 0
+    assert float(experiment.rate(steps)) == pytest.approx(rate, rel=1e-4)
+    assert float(experiment.rate(config.train.steps)) == pytest.approx(0, abs=1e-6)
+    assert config.train.steps == pytest.approx(epochs * config.train.per_epoch, abs=10)
+
+
+def test_views_of_imagenet_are_the_papers():
+    simclr, byol, mae = (built(name, "imagenet")[1] for name in ("simclr", "byol", "mae"))
+    assert simclr.augment.distort[0][0].jitter == (0.8, 0.8, 0.8, 0.2)
+    assert (simclr.augment.mean, simclr.augment.std) == ((0.0,), (1.0,))
+    first, second = byol.augment.distort[0]
+    assert (first.blur, first.solarise, second.blur, second.solarise) == (1.0, 0.0, 0.1, 0.2)
+    assert first.jitter == second.jitter == (0.4, 0.4, 0.2, 0.1)
+    assert mae.augment.crops[0].area == (0.2, 1.0)
+    for experiment in simclr, byol, mae:
+        assert experiment.augment.crops[0].size == experiment.preprocess.size == 224
+        assert (experiment.preprocess.mean, experiment.preprocess.std) == (
+            experiment.augment.mean,
+            experiment.augment.std,
+        )
+
+
+def test_views_of_cifar10_are_not_blurred():
+    for name in "simclr", "byol", "mae":
+        for variant in "cifar10", "cifar10_200":
+            views = built(name, variant)[1].augment.distort[0]
+            assert [view.blur for view in views] == [0.0] * len(views)
+    assert [view.solarise for view in built("byol", "cifar10")[1].augment.distort[0]] == [0.0, 0.2]
+
+
+def test_masked_autoencoder_of_imagenet_is_the_papers():
+    _, experiment, state = built("mae", "imagenet")
+    method = experiment.method
+    assert (method.mask_ratio, method.norm_pix) == (0.75, True)
+    assert state.params["decoder"]["pixels"]["kernel"].shape == (512, 16 * 16 * 3)
+    assert len([name for name in state.params["decoder"] if name.startswith("block")]) == 8
