@@ -68,7 +68,7 @@ def base():
 
 
 def load(spec, overrides=None):
-    """The complete config of `FILE[:VARIANT]` or of a bare `NAME[:VARIANT]`, with overrides {dotted path: text or value}.
+    """The complete config of `FILE[:VARIANT]` or of a bare `NAME[:VARIANT]`, overridden by {path: text or value}.
 
     Every hyper-parameter of the method, encoder and views is filled in with its default, so that the resolved config
     says it all and a misspelt override can be refused.

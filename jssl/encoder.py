@@ -20,13 +20,9 @@ class Encoder:
     def __init__(self, folder, weights="weights"):
         """folder: a run directory or its `encoder` folder; weights: "weights", or "untrained", those before step 0."""
         folder = pathlib.Path(folder)
-        folder = (
-            folder if (folder / "config.json").is_file() and (folder / f"{weights}.npz").is_file() else folder / FOLDER
-        )
+        folder = folder if (folder / f"{weights}.npz").is_file() else folder / FOLDER
         if not (folder / f"{weights}.npz").is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no {weights}.npz: expected the directory of a finished `jssl train`"
-            )
+            raise FileNotFoundError(f"{folder} has no {weights}.npz: expected the directory of a finished `jssl train`")
         self.config = json.loads((folder / "config.json").read_text())
         network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))
         self.method = configs.build(self.config["method"], encoder=network)
@@ -79,7 +75,7 @@ def embed(run, params, carry, source, preprocess, batch_size, workers=0):
 
 
 def export(workdir, config, method, preprocess, params, carry, shape, weights="weights"):
-    """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it. shape: an image's (H, W, C)."""
+    """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it. shape: an image's."""
     folder = pathlib.Path(workdir) / FOLDER
     kept = _read_by_embed(method, preprocess, {"params": params, "carry": carry}, shape)
     arrays = {path: np.asarray(leaf) for path, leaf in kept.items()}

@@ -113,8 +113,8 @@ def check(config, source, devices):
         )
     if train.batch_size % (train.accumulate * len(devices)):
         raise ValueError(
-            f"train.batch_size={train.batch_size} cannot be cut into {train.accumulate} micro-batches on {len(devices)} "
-            f"devices; the nearest that can is {_multiple(train.batch_size, train.accumulate * len(devices))}"
+            f"train.batch_size={train.batch_size} cannot be cut into {train.accumulate} micro-batches on "
+            f"{len(devices)} devices; the nearest that can is {_multiple(train.batch_size, train.accumulate * len(devices))}"
         )
     for path in (*CADENCES, "train.steps"):
         section, _, key = path.rpartition(".")
@@ -153,7 +153,8 @@ def preflight(config, source, state):
     epochs = train.steps / train.per_epoch
     micro = f" in {train.accumulate} micro-batches" if train.accumulate > 1 else ""
     return [
-        f"{name} on {config.data.source}: {len(source):,} images, {devices} x {jax.devices()[0].device_kind}, {config.dtype}",
+        f"{name} on {config.data.source}: {len(source):,} images, "
+        f"{devices} x {jax.devices()[0].device_kind}, {config.dtype}",
         f"{count(state.params):,} parameters; state {size(state):,.1f} MiB ({size(state.params):,.1f} parameters, "
         f"{size(state.carry):,.1f} carry, {size(state.opt):,.1f} optimizer)",
         f"batch {train.batch_size:,} ({train.batch_size // devices:,} per device){micro}, {train.steps:,} steps, "

@@ -33,8 +33,8 @@ class Method(abc.ABC):
     `self` is static: every array lives in one of two nested dicts,
 
         params  what the optimizer moves;
-        carry   everything else that one step hands to the next: batch statistics, EMA target, queue, centre, labels, and
-                `carry['frozen']`, weights that nobody writes (a tokenizer, a frozen teacher).
+        carry   everything else that one step hands to the next: batch statistics, EMA target, queue, centre, labels,
+                and `carry['frozen']`, weights that nobody writes (a tokenizer, a frozen teacher).
 
     Code is written for the whole batch, whatever the number of devices: N below is the global batch (with accumulation,
     the global micro-batch). Views of one sample lie on axis 1 and are never concatenated on the batch axis.
@@ -48,8 +48,9 @@ class Method(abc.ABC):
     def loss(self, params, carry, views, rng, time: Time) -> tuple[jax.Array, tuple[Tree, dict]]:
         """-> loss [], (the new carry, out).
 
-        out['metrics'] is a dict of scalars to log. out['embedding'] [N, V, E], what the loss compares, and out['features']
-        [N, V, D], what the encoder gives, are there where the method has them: health and probes read them.
+        out['metrics'] is a dict of scalars to log. out['embedding'] [N, V, E], what the loss compares, and
+        out['features'] [N, V, D], what the encoder gives, are there where the method has them: health and probes read
+        them.
         """
 
     def update(self, params, carry, time: Time) -> tuple[Tree, Tree]:

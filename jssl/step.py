@@ -31,8 +31,8 @@ def init_state(method, tx, rng, views):
 def train_step(method, augment, tx, time, accumulate, state, batch, rng):
     """One step: views, loss, gradients, optimizer, carry.
 
-    batch: {'image': uint8 [N, H, W, C], 'index': int32 [N], ...}; rng: the run's key, folded with the step here, so that
-    step s is a function of (config, s). accumulate: micro-batches per step, of rows i::accumulate; negatives and batch
+    batch: {'image': uint8 [N, H, W, C], 'index': int32 [N], ...}; rng: the run's key, folded with the step here, so
+    that step s is a function of (config, s). accumulate: micro-batches per step, of rows i::accumulate; negatives and batch
     norm see the micro-batch.
 
     Returns the new state and out: {'metrics': {name: scalar}, 'embedding': [N, V, E], 'features': [N, V, D]}.
@@ -87,8 +87,8 @@ def train_steps(step, fetch, state, items, rng):
 
 
 def scan(body, init, xs):
-    """`lax.scan`; on CPU a plain loop, since XLA computes a convolution's gradient 70 times slower in a while loop there
-    (jax 0.10.2)."""
+    """`lax.scan`; on CPU a plain loop, since XLA computes a convolution's gradient 70 times slower in a while loop
+    there (jax 0.10.2)."""
     if jax.default_backend() != "cpu":
         return lax.scan(body, init, xs)
     carried, outs = init, []

@@ -97,7 +97,7 @@ def held_out(source, seed):
 
 
 def pixels(source, workers=0):
-    """Raw pixels as features, float32 [N, H * W * C] in [0, 1]; images larger than `PIXELS` are brought to that side."""
+    """Raw pixels as features, float32 [N, H * W * C] in [0, 1]; larger images are brought to side `PIXELS`."""
     if source.images is not None and max(source.shape[:2]) <= PIXELS:
         images = source.images
     else:

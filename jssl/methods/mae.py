@@ -16,7 +16,7 @@ from jssl.nets.vit import Decoder, patchify
 
 @dataclasses.dataclass(frozen=True)
 class MAE(Method):
-    """Three quarters of an image's patches are hidden; a small decoder predicts their pixels from the quarter that is left.
+    """Three quarters of an image's patches are hidden; a small decoder predicts their pixels from the last quarter.
 
     The encoder, a vision transformer, sees the visible patches alone (section 3). Nothing can collapse: the targets are
     the image itself.

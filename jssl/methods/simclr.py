@@ -15,8 +15,8 @@ from jssl.nets.net import Net, apply_nets, init_nets
 class SimCLR(Method):
     """Two views of an image attract each other and repel all other images of the global batch.
 
-    The loss compares projections z = g(h); the representation h = f(x) is what is kept (section 4.2). The negatives forbid
-    collapse: with all embeddings equal, the loss is that of guessing.
+    The loss compares projections z = g(h); the representation h = f(x) is what is kept (section 4.2). The negatives
+    forbid collapse: with all embeddings equal, the loss is that of guessing.
     """
 
     encoder: Net  # f
