@@ -1,8 +1,11 @@
 """Checkpoints: asynchronous, atomic, checked on the way back; and weights taken from other runs."""
 
+import functools
 import hashlib
 import json
+import os
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,104 +17,160 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jssl.config import nearest
-from jssl.sharding import path_of
+from jssl.sharding import path_of, replicated
 
 
 class Checkpoints:
-    """The checkpoints of one run, under WORKDIR/checkpoints/STEP.
+    """The checkpoints of a run, under WORKDIR/checkpoints/STEP. Leaving a `with` block waits for what is being written.
 
-    Kept are the last `keep` and the best by the metric `best`. Each holds the state and the fingerprint of every leaf, so
-    that a damaged one is known on the way back. Frozen weights (`carry['frozen']`) are stored once beside them.
+    Kept are the last `keep` and the one whose metric `best` is the largest. Each holds the state and, as its seal, the
+    fingerprint of every leaf: a damaged one is known on the way back. Frozen weights (`carry['frozen']`) are stored
+    once, under WORKDIR/frozen/HASH.
     """
 
     def __init__(self, workdir, keep=2, best=None):
-        self.folder = pathlib.Path(workdir).absolute()
-        keepers = [LatestN(keep)]
-        if best:
-            keepers.append(BestN(get_metric_fn=lambda metrics: metrics[best], n=1, keep_checkpoints_without_metrics=False))
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(keepers), enable_async_checkpointing=True, cleanup_tmp_directories=True
-        )
-        self.manager = ocp.CheckpointManager(self.folder / "checkpoints", options=options)
+        self.workdir = pathlib.Path(workdir).absolute()
+        self.folder = self.workdir / "checkpoints"
+        self.keep, self.best = keep, best
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        if "manager" in self.__dict__:
+            self.manager.close()
+
+    def wait(self):
+        """Until all that was saved is on disk."""
+        self.manager.wait_until_finished()
+
+    @functools.cached_property
+    def manager(self):
+        """Orbax's, which writes; made late, since it reads what is there, and that may be damaged."""
+        keepers = [LatestN(self.keep)]
+        if self.best:
+            value = lambda metrics: metrics[self.best]
+            keepers.append(BestN(get_metric_fn=value, n=1, keep_checkpoints_without_metrics=False))
+        keepers = AnyPreservationPolicy(keepers)
+        options = ocp.CheckpointManagerOptions(preservation_policy=keepers, cleanup_tmp_directories=True)
+        return ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step, state, metrics=None):
-        """Starts writing; returns once the state may be donated again. metrics: {name: float}, for `best`."""
-        if step in self.manager.all_steps():
-            return
+        """Starts writing; returns once the state may be donated again. metrics: {name: float} of this very step."""
         state, frozen = _split(state)
-        if frozen:
-            self._save_frozen(frozen)
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), fingerprint=ocp.args.JsonSave(fingerprint(state)))
+        seal = {"leaves": fingerprint(state), "frozen": self._save_frozen(frozen) if frozen else None}
+        metrics = {self.best: float(metrics[self.best])} if self.best in (metrics or {}) else None
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), seal=ocp.args.JsonSave(seal))
         self.manager.save(step, args=args, metrics=metrics, force=True)
 
     def restore(self, like):
-        """The newest whole state, laid out as `like` (arrays or shapes with shardings); None where there is none.
+        """The newest whole state, laid out as `like` (shapes with shardings); None where there is none.
 
-        A checkpoint that cannot be read, or whose fingerprint is another, is named in the log, removed, and the one before it
-        is taken.
+        A checkpoint that cannot be read, or whose fingerprint is another, is named in the log and set aside in
+        WORKDIR/damaged, and the one before it is taken. Raises ValueError where none is whole; also where the newest is
+        whole, but of another method: that is no damage.
         """
         like, frozen = _split(like)
-        steps = sorted(self.manager.all_steps(), reverse=True)
-        for step in steps:
-            try:
-                state = self._restore(step, like)
-            except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-                state, why = None, (str(error).strip() or type(error).__name__).splitlines()[0]
-            if _everyone(state is not None):
-                return _join(state, self._restore_frozen(frozen) if frozen else None)
-            logging.warning("checkpoint %d is damaged (%s): falling back to the one before", step, why[:200])
-            self.manager.delete(step)
-        if steps:
-            raise ValueError(f"none of the {len(steps)} checkpoints in {self.folder} can be read; start in a new directory")
+        damaged = {}
+        for step in checkpoint_steps(self.folder):
+            state, seal, damaged[step] = self._read(step, like)
+            if damaged[step] is None:
+                del damaged[step]
+                self._set_aside(damaged, step)
+                return _join(state, self._restore_frozen(seal["frozen"], frozen) if frozen else frozen)
+        if damaged:
+            why = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+            raise ValueError(f"no checkpoint in {self.folder} can be read ({why}); expected a new --workdir")
         return None
 
-    def close(self):
-        """Waits for what is being written."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+    def _read(self, step, like):
+        """-> state, seal, None; or None, None, and what is wrong. All processes find the same.
 
-    def _restore(self, step, like):
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), fingerprint=ocp.args.JsonRestore())
-        saved = self.manager.restore(step, args=args)
-        found = fingerprint(saved["state"])
-        for path, value in saved["fingerprint"].items():
-            if found[path] != value:
-                raise ValueError(f"{path} has changed on disk")
-        return saved["state"]
+        Through orbax' handlers, not its manager: where one process cannot read, that one lets the others wait for it.
+        """
+        folder = self.folder / str(step)
+        state, seal, why = None, None, None
+        try:
+            saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder / "state").tree)
+            seal = ocp.JsonCheckpointHandler().restore(folder / "seal")
+            other = _first_difference(saved, _shapes(like))
+            if not other:
+                state = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(like))
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            other, why = None, _line(error)
+        if not _everyone(why is None):
+            return None, None, why or "another process cannot read it"
+        if other:
+            raise ValueError(
+                f"{folder} is of another method: {other}; expected the code that the run began with, or a new --workdir"
+            )
+        found = fingerprint(state)
+        changed = [path for path, value in found.items() if seal["leaves"].get(path) != value]
+        return (None, None, f"{changed[0]} has changed on disk") if changed else (state, seal, None)
+
+    def _set_aside(self, damaged, step):
+        if not damaged:
+            return
+        aside = self.workdir / "damaged"
+        if jax.process_index() == 0:
+            aside.mkdir(exist_ok=True)
+            for bad, why in damaged.items():
+                logging.warning("checkpoint %d is damaged (%s): moved to %s, going on from %d", bad, why, aside, step)
+                shutil.rmtree(aside / str(bad), ignore_errors=True)
+                os.replace(self.folder / str(bad), aside / str(bad))
+        _everyone(True)
 
     def _save_frozen(self, frozen):
-        target = self.folder / "frozen"
-        if not target.exists():
+        """-> the name of their folder: nobody writes these weights, so one copy serves all checkpoints."""
+        name = tree_hash(frozen)
+        if _everyone(not (self.workdir / "frozen" / name).exists()):
             with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(target, frozen)
-            if jax.process_index() == 0:
-                (self.folder / "frozen.json").write_text(json.dumps({"hash": tree_hash(frozen)}))
+                checkpointer.save(self.workdir / "frozen" / name, frozen)
+        return name
 
-    def _restore_frozen(self, like):
-        with ocp.StandardCheckpointer() as checkpointer:
-            frozen = checkpointer.restore(self.folder / "frozen", like)
-        if tree_hash(frozen) != json.loads((self.folder / "frozen.json").read_text())["hash"]:
-            raise ValueError(f"the frozen weights in {self.folder / 'frozen'} are not those that the run began with")
+    def _restore_frozen(self, name, like):
+        folder = self.workdir / "frozen" / str(name)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the frozen weights of the run are not there: expected {folder}")
+        try:
+            frozen = ocp.StandardCheckpointHandler().restore(folder, args=ocp.args.StandardRestore(like))
+        except Exception as error:
+            raise ValueError(f"the frozen weights in {folder} cannot be read ({_line(error)})") from None
+        if tree_hash(frozen) != name:
+            raise ValueError(f"the frozen weights in {folder} are not those that the run began with: another hash")
         return frozen
+
+
+def checkpoint_steps(folder):
+    """The steps that were written to the end, newest first."""
+    return sorted(ocp.utils.checkpoint_steps(folder), reverse=True) if pathlib.Path(folder).is_dir() else []
 
 
 def fingerprint(tree):
     """{path: uint32}: a position-weighted sum of each leaf's bits, computed where the leaf lies.
 
-    Exact, so the same for any number of devices.
+    Exact, so the same for any number of devices; a change of any one number changes it.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = np.asarray(_sums([leaf for _, leaf in leaves]))
+    mesh = leaves[0][1].sharding.mesh
+    sums = np.asarray(jax.jit(_sums, out_shardings=replicated(mesh))([leaf for _, leaf in leaves]))
     return {path_of(path): int(value) for (path, _), value in zip(leaves, sums)}
 
 
-@jax.jit
+def tree_hash(tree):
+    """SHA-256 over the fingerprints of all leaves: one name for a set of weights."""
+    return hashlib.sha256(json.dumps(fingerprint(tree), sort_keys=True).encode()).hexdigest()
+
+
 def _sums(leaves):
     def one(x):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jax.random.key_data(x)
-        if x.dtype == bool or x.dtype.itemsize < 4:
-            words = x.view(f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32) if x.dtype != bool else x.astype(jnp.uint32)
+        if x.dtype == bool:
+            words = x.astype(jnp.uint32)
+        elif x.dtype.itemsize < 4:
+            words = x.view(f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
         else:
             words = lax.bitcast_convert_type(x, jnp.uint32)
         place = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
@@ -120,16 +179,12 @@ def _sums(leaves):
     return jnp.stack([one(x) for x in leaves])
 
 
-def tree_hash(tree):
-    """SHA-256 over the fingerprints of all leaves: one name for a set of weights."""
-    return hashlib.sha256(json.dumps(fingerprint(tree), sort_keys=True).encode()).hexdigest()
-
-
 def fill(state, init_from):
-    """Starting or frozen weights from elsewhere: {state path: 'RUN_OR_FILE[#path there]'} into a state after `init`.
+    """Starting or frozen weights from elsewhere: {state path: 'ORIGIN[#path there]'} into a state after `init`.
 
-    RUN is a run directory (its newest checkpoint, else its exported encoder); FILE is an .npz of flat paths. The path there is
-    the state path itself unless given. Shapes must agree.
+    ORIGIN is a run directory (its newest checkpoint, else its exported encoder), such an encoder's folder, or an .npz
+    file of arrays under flat paths. The path there is the state path itself unless given. Names and shapes must agree;
+    raises ValueError or FileNotFoundError, in one line.
     """
     for path, spec in init_from.items():
         origin, _, there = spec.partition("#")
@@ -138,43 +193,66 @@ def fill(state, init_from):
 
 
 def _graft(state, path, weights, spec):
-    used = set()
+    """The state with `weights` {path below `path`: array} in the place of its own."""
+    names = [path_of(leaf_path) for leaf_path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    below = _below(path, names)
+    if not below:
+        raise ValueError(f"init_from: the state has no {path!r}{_near(path, names)}")
+    for key in weights.keys() - below.keys():
+        raise ValueError(f"init_from: {spec} has {key!r}, for which there is no place in {path}{_near(key, below)}")
 
     def one(leaf_path, leaf):
         name = path_of(leaf_path)
-        if name != path and not name.startswith(path + "/"):
+        key = next((key for key, whole in below.items() if whole == name), None)
+        if key is None:
             return leaf
-        key = name[len(path) :].strip("/")
         if key not in weights:
-            raise ValueError(f"init_from: {spec} has no {key!r} for {name}{nearest(key, weights)}")
-        if weights[key].shape != leaf.shape:
-            raise ValueError(f"init_from: {name} has shape {leaf.shape}, but {spec} has {weights[key].shape}")
-        used.add(key)
-        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda i: weights[key][i].astype(leaf.dtype))
+            raise ValueError(f"init_from: {spec} has no {key!r} for {name}{_near(key, weights)}")
+        value = weights[key]
+        if value.shape != leaf.shape:
+            raise ValueError(f"init_from: {name} is {list(leaf.shape)}, but {list(value.shape)} in {spec}")
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda i: value[i].astype(leaf.dtype))
 
-    state = jax.tree_util.tree_map_with_path(one, state)
-    if not used:
-        known = sorted({path_of(p).rsplit("/", 2)[0] for p, _ in jax.tree_util.tree_leaves_with_path(state)})
-        raise ValueError(f"init_from: the state has no {path!r}{nearest(path, known)}")
-    return state
+    return jax.tree_util.tree_map_with_path(one, state)
 
 
 def _weights(origin, there):
-    """{path below `there`: array} of a run directory or an .npz file."""
-    origin = pathlib.Path(origin)
-    if (origin / "checkpoints").is_dir():
-        with ocp.CheckpointManager(origin.absolute() / "checkpoints") as manager:
-            saved = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-        leaves = jax.tree_util.tree_leaves_with_path(saved["state"])
-        arrays = {path_of(path): np.asarray(leaf) for path, leaf in leaves}
-    elif origin.is_file():
-        arrays = dict(np.load(origin))
+    """{path below `there`: array} of a run directory, an exported encoder or an .npz file."""
+    origin = pathlib.Path(origin).expanduser()
+    steps = checkpoint_steps(origin / "checkpoints")
+    files = (origin, origin / "weights.npz", origin / "encoder" / "weights.npz")
+    exported = next((file for file in files if file.is_file()), None)
+    if steps:
+        arrays = _numpy(origin / "checkpoints" / str(steps[0]) / "state")
+        for folder in (origin / "frozen").glob("*"):
+            arrays |= {f"carry/frozen/{path}": x for path, x in _numpy(folder).items()}
+    elif exported:
+        arrays = dict(np.load(exported))
     else:
-        raise FileNotFoundError(f"init_from: {origin} is neither a run directory nor an .npz file")
-    found = {key[len(there) :].strip("/"): x for key, x in arrays.items() if key == there or key.startswith(there + "/")}
+        raise FileNotFoundError(f"init_from: {origin} is no run directory, exported encoder or .npz file")
+    found = _below(there, arrays)
     if not found:
-        raise ValueError(f"init_from: {origin} has no {there!r}{nearest(there, {k.rsplit('/', 1)[0] for k in arrays})}")
-    return found
+        raise ValueError(f"init_from: {origin} has no {there!r}{_near(there, arrays)}")
+    return {key: arrays[name] for key, name in found.items()}
+
+
+def _numpy(folder):
+    """{path: array} of what orbax wrote there."""
+    handler = ocp.PyTreeCheckpointHandler()
+    whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree)
+    leaves = handler.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=whole))
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(leaves)}
+
+
+def _below(path, names):
+    """{rest: name} of the names that are `path`, or lie below it."""
+    return {name[len(path) :].strip("/"): name for name in names if name == path or name.startswith(path + "/")}
+
+
+def _near(path, names):
+    """The near misses of a path among the names, cut to its depth."""
+    depth = path.count("/") + 1
+    return nearest(path, {"/".join(name.split("/")[:depth]) for name in names})
 
 
 def _split(state):
@@ -188,6 +266,22 @@ def _join(state, frozen):
     return state if frozen is None else state._replace(carry={**state.carry, "frozen": frozen})
 
 
+def _line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _shapes(tree):
+    return {path_of(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _first_difference(saved, now):
+    for path in sorted(saved.keys() | now.keys()):
+        if saved.get(path) != now.get(path):
+            there, here = ("not there" if s is None else list(s) for s in (saved.get(path), now.get(path)))
+            return f"{path} is {there} in the checkpoint and {here} in the state"
+    return None
+
+
 def _everyone(ok):
-    """Whether all processes agree that it went well."""
+    """Whether all processes agree that it went well; also a barrier."""
     return bool(ok) if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(ok)).all())

@@ -18,8 +18,8 @@ AHEAD = 2  # items made while the device works
 class Feed:
     """The batches of steps start, start + steps_per_call, ... as `items` for `step.train_steps`.
 
-    Where the images live on the device, an item is the rows' numbers and `fetch` looks the images up there; else it holds
-    the images. Either way the batch at step s is a function of (seed, s).
+    Where the images live on the device, an item is the rows' numbers and `fetch` looks the images up there; else it
+    holds the images. Either way the batch at step s is a function of (seed, s).
     """
 
     def __init__(self, source, mesh, *, batch_size, seed, crops, resident, workers):
@@ -37,8 +37,12 @@ class Feed:
         batches = self._indices(start) if self.images is not None else self._stream(start)
         groups = (_stack(itertools.islice(batches, steps_per_call)) for _ in itertools.count())
         made = (put(self.mesh, group, self.batch_size, axis=1) for group in groups)
-        with contextlib.closing(batches), concurrent.futures.ThreadPoolExecutor(1) as thread:
-            yield _ahead(made, thread)
+        thread = concurrent.futures.ThreadPoolExecutor(1)
+        with contextlib.closing(batches):
+            try:
+                yield _ahead(made, thread)
+            finally:
+                thread.shutdown(cancel_futures=True)
 
     def first(self, size):
         """The first `size` of this process's rows of step 0, as numpy: what the view sheet shows."""

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import signal
 import threading
@@ -26,8 +27,10 @@ from jssl.sharding import distribute, make_mesh, put, replicated, rows_here, sta
 from jssl.step import init_state, train_step, train_steps
 from jssl.writers import Writer
 
-# What may differ when a run goes on: how long it is, and how often it does what.
-MAY_CHANGE = {*CADENCES, "train.steps", "train.epochs", "train.per_epoch", "train.steps_per_call", "checkpoint.keep", "data.workers", "data.resident"}
+# What may differ when a run goes on: how long it is, how often it does what, and what changes nothing but speed.
+LENGTH = {"train.steps", "train.epochs", "train.per_epoch"}
+SPEED = {"train.steps_per_call", "data.workers", "data.resident", "mesh.data", "mesh.fsdp"}
+MAY_CHANGE = {*CADENCES, *LENGTH, *SPEED, "checkpoint.keep"}
 
 
 class Diverged(ValueError):
@@ -43,7 +46,7 @@ def train(config, workdir):
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     source = data.open_source(config.data.source, channels=config.data.channels, max_bad=config.data.max_bad)
     config, chosen = fill_config(config, source)
-    claim(workdir, config)
+    refuse_another(workdir, config)
     with jax.set_mesh(mesh):
         return Run(config, source, mesh, pathlib.Path(workdir)).go(chosen)
 
@@ -90,33 +93,34 @@ class Run:
         self.measures = jax.jit(health.measures, out_shardings=everywhere)
 
     def go(self, chosen):
-        config, train = self.config, self.config.train
-        checkpoints = Checkpoints(self.workdir, config.checkpoint.keep, config.checkpoint.best if self.probe else None)
-        state = checkpoints.restore(self.shapes)
-        fresh = state is None
-        if fresh:
-            state = fill(self.init(self.rng_init), config.init_from)
-            self.export(state, "untrained")
-        start, per_call = int(state.step), train.steps_per_call
-
-        with (
-            Writer(self.workdir, train.steps, start, config.log_every, active=jax.process_index() == 0) as writer,
-            Stop() as stop,
-        ):
-            for line in chosen + preflight(config, self.source, state):
-                writer.note(line)
-            for name, why in self.source.bad:
-                writer.note(f"skipped {name}: {why}")
+        """From the newest checkpoint, if there is one, to the last step. chosen: lines of text, for the log."""
+        config, train, per_call = self.config, self.config.train, self.config.train.steps_per_call
+        with Stop() as stop, Checkpoints(self.workdir, config.checkpoint.keep, config.checkpoint.best) as checkpoints:
+            state = checkpoints.restore(self.shapes)
+            fresh = state is None
             if fresh:
-                self.draw_views(writer)
-            else:
-                writer.note(f"resumed at step {start:,}")
-            log = Log(self.experiment.rate, train.batch_size)
-            score = None
-            with self.feed.items(start, per_call) as items:
+                state = fill(self.init(self.rng_init), config.init_from)
+            start = done = int(state.step)
+            if start > train.steps:
+                raise ValueError(f"{self.workdir} is at step {start:,} already: expected train.steps={start} or more")
+            lines = chosen + preflight(config, self.source, state)
+            record(self.workdir, config, lines)
+
+            writer = Writer(self.workdir, train.steps, start, config.log_every, active=jax.process_index() == 0)
+            with writer, self.feed.items(start, per_call) as items:
+                for line in lines:
+                    writer.note(line)
+                if fresh:
+                    self.export(state, "untrained")
+                    self.draw_views(writer)
+                else:
+                    writer.note(f"resumed at step {start:,}")
+                log, warned = Log(self.experiment.rate, train.batch_size), None
+
                 for step in range(start, train.steps, per_call):
                     if due(step, train.refresh_every):
                         state = self.refresh(state, step)
+                        log.restart()
                     with log.waiting():
                         item = next(items)
                     state, metrics, out = self.steps(state, self.feed.images, item, self.rng)
@@ -126,31 +130,36 @@ class Run:
                         jax.block_until_ready(state)
                         log.restart()
                         writer.started(done)
-                    stopping = stop.asked(done)
-                    last = done == train.steps or stopping
-                    evaluating = self.probe is not None and (due(done, config.eval.every) or done == train.steps)
-                    saving = due(done, config.checkpoint.every) or last
-                    if due(done, config.log_every) or evaluating or saving:
+
+                    last = done == train.steps
+                    stopping = stop.asked(done // per_call)
+                    evaluating = self.probe is not None and (last or due(done, config.eval.every))
+                    logging = last or evaluating or due(done, config.log_every)
+                    saving = last or stopping or due(done, config.checkpoint.every)
+                    if logging or saving:
                         row = log.flush(done)  # raises where a loss is not finite, before anything is saved
-                        row |= {name: float(x) for name, x in self.measures(out).items()}
-                        if evaluating:
-                            score = row["knn"] = self.knn(state)
-                        if due(done, config.log_every) or evaluating or last:
+                        if logging:
+                            row |= {name: float(x) for name, x in self.measures(out).items()}
+                            if evaluating:
+                                row["knn"] = self.knn(state)
+                            warning = health.warning(row, width(out))
+                            if warning and not warned:
+                                writer.warn(warning)
+                            warned = warning
                             writer.write(done, row)
-                        if warning := health.warning(row):
-                            writer.warn(warning)
-                        if saving:
-                            checkpoints.save(done, state, None if score is None else {"knn": score})
+                        if saving:  # after the row: a run that resumes here has it
+                            checkpoints.save(done, state, row)
                         log.restart()
                     if stopping:
                         break
-            checkpoints.close()
+
+            checkpoints.wait()
             if done < train.steps:
                 writer.note(f"stopped at step {done:,} and saved; the same command goes on from there")
                 return None
             self.export(state, "weights")
             writer.note(f"trained for {done:,} steps; encoder in {self.workdir / encoder.FOLDER}")
-        return state
+            return state
 
     def refresh(self, state, step):
         """The method's own pass over every row. Parameters that it replaces start with fresh optimizer state."""
@@ -229,17 +238,18 @@ class Log:
         self.steps += len(metrics["loss"])
 
     def flush(self, done):
-        """The row of step `done`. Raises Diverged if any step since the last row has a loss or gradient that is not finite."""
+        """The row of step `done`. Raises Diverged where any step since the last row was not finite."""
         pending = jax.device_get(self.pending)
         metrics = {name: np.concatenate([m[name] for m in pending]) for name in pending[0]}
         self.pending = []
-        bad = ~(np.isfinite(metrics["loss"]) & np.isfinite(metrics["grad_norm"]))
+        bad = ~np.all([np.isfinite(metrics[name]) for name in ("loss", "grad_norm", "param_norm")], 0)
         if bad.any():
             at = int(bad.argmax())
             shown = ", ".join(f"{name}={float(value[at]):.4g}" for name, value in metrics.items())
             raise Diverged(
-                f"step {done - len(bad) + at + 1}: the loss or its gradient is not finite ({shown}); try a lower optim.lr, a "
-                f"longer optim.warmup, optim.clip=1.0 or dtype=float32; the last good checkpoint is kept"
+                f"step {done - len(bad) + at + 1}: loss, gradient or parameters not finite ({shown}); try, in a new "
+                f"--workdir, a lower optim.lr, a longer optim.warmup, optim.clip=1.0 or dtype=float32; the last good "
+                f"checkpoint is kept"
             )
         seconds = max(time.monotonic() - self.began, 1e-9)
         row = {name: float(value[-1]) for name, value in metrics.items()} | {"lr": float(self.rate(done - 1))}
@@ -272,10 +282,12 @@ class Stop:
     def handle(self, number, frame):
         self.signalled = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\nstopping after this step; Ctrl-C ends it at once\n")  # a handler must not use sys.stderr
 
-    def asked(self, step):
+    def asked(self, call):
+        """call: the number of the dispatch. The processes agree on one to come, so that each number must be asked."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(call)
         return self.signalled
 
 
@@ -292,15 +304,27 @@ def probe_rows(source, rows, seed):
     return part, len(part) * 4 // 5
 
 
-def claim(workdir, config):
-    """Writes config.json, or refuses a directory that holds another run, with the difference."""
+def width(out):
+    """Dimensions of what `health.warning` judges."""
+    shown = out.get("embedding", out.get("features"))
+    return None if shown is None else shown.shape[-1]
+
+
+def refuse_another(workdir, config):
+    """Raises ValueError, with the difference, where the directory holds a run with another config."""
     path = pathlib.Path(workdir) / "config.json"
-    new = configs.plain(config)
-    if path.exists():
-        old = json.loads(path.read_text())["config"]
-        changed = [line for line in configs.difference(old, new) if line.partition(":")[0] not in MAY_CHANGE]
-        if changed:
-            raise ValueError(f"{workdir} holds a run with another config ({'; '.join(changed)}); expected a new --workdir")
+    if not path.exists():
+        return
+    changes = configs.difference(json.loads(path.read_text())["config"], configs.plain(config))
+    changes = [line for line in changes if line.partition(":")[0] not in MAY_CHANGE]
+    if changes:
+        raise ValueError(f"{workdir} holds a run with another config ({'; '.join(changes)}); expected a new --workdir")
+
+
+def record(workdir, config, lines):
+    """Writes config.json, whole or not at all."""
     if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"config": new, **provenance()}, indent=2) + "\n")
+        workdir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"config": configs.plain(config), "preflight": lines, **provenance()}, indent=2)
+        (workdir / "config.part").write_text(text + "\n")
+        os.replace(workdir / "config.part", workdir / "config.json")
