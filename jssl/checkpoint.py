@@ -1,5 +1,6 @@
 """Checkpoints: asynchronous, atomic, checked on the way back; and weights taken from other runs."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -14,7 +15,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax import lax
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from jssl.config import nearest
 from jssl.sharding import path_of, replicated
@@ -49,22 +50,25 @@ class Checkpoints:
 
     @functools.cached_property
     def manager(self):
-        """Orbax's, which writes; made late, since it reads what is there, and that may be damaged."""
-        keepers = [LatestN(self.keep)]
-        if self.best:
-            value = lambda metrics: metrics[self.best]
-            keepers.append(BestN(get_metric_fn=value, n=1, keep_checkpoints_without_metrics=False))
-        keepers = AnyPreservationPolicy(keepers)
-        options = ocp.CheckpointManagerOptions(preservation_policy=keepers, cleanup_tmp_directories=True)
+        """Orbax's, which writes and deletes. Made late: by then what is damaged is out of its way."""
+        steps = checkpoint_steps(self.folder)
+        self.scores = {step: score for step in steps if (score := self._seal(step).get("score")) is not None}
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=Keep(self.keep, self.scores), cleanup_tmp_directories=True
+        )
         return ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step, state, metrics=None):
         """Starts writing; returns once the state may be donated again. metrics: {name: float} of this very step."""
+        manager = self.manager
         state, frozen = _split(state)
-        seal = {"leaves": fingerprint(state), "frozen": self._save_frozen(frozen) if frozen else None}
-        metrics = {self.best: float(metrics[self.best])} if self.best in (metrics or {}) else None
+        score = (metrics or {}).get(self.best)
+        if score is not None:
+            self.scores[step] = float(score)
+        frozen = self._save_frozen(frozen) if frozen else None
+        seal = {"leaves": fingerprint(state), "frozen": frozen, "score": self.scores.get(step)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), seal=ocp.args.JsonSave(seal))
-        self.manager.save(step, args=args, metrics=metrics, force=True)
+        manager.save(step, args=args, force=True)
 
     def restore(self, like):
         """The newest whole state, laid out as `like` (shapes with shardings); None where there is none.
@@ -95,7 +99,9 @@ class Checkpoints:
         state, seal, why = None, None, None
         try:
             saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder / "state").tree)
-            seal = ocp.JsonCheckpointHandler().restore(folder / "seal")
+            seal = self._seal(step)
+            if not seal:
+                raise ValueError("it has no seal")
             other = _first_difference(saved, _shapes(like))
             if not other:
                 state = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(like))
@@ -110,6 +116,13 @@ class Checkpoints:
         found = fingerprint(state)
         changed = [path for path, value in found.items() if seal["leaves"].get(path) != value]
         return (None, None, f"{changed[0]} has changed on disk") if changed else (state, seal, None)
+
+    def _seal(self, step):
+        """{'leaves': fingerprint, 'frozen': hash or None, 'score': number or None}; {} where it cannot be read."""
+        try:
+            return json.loads((self.folder / str(step) / "seal" / "metadata").read_text())
+        except (OSError, ValueError):
+            return {}
 
     def _set_aside(self, damaged, step):
         if not damaged:
@@ -142,6 +155,22 @@ class Checkpoints:
         if tree_hash(frozen) != name:
             raise ValueError(f"the frozen weights in {folder} are not those that the run began with: another hash")
         return frozen
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep(PreservationPolicy):
+    """Keeps the last `latest` checkpoints and the one with the highest score {step: score}.
+
+    Orbax's own `BestN` forgets the scores when a run resumes.
+    """
+
+    latest: int
+    scores: dict
+
+    def should_preserve(self, checkpoints, *, context):
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        best = max((step for step in steps if step in self.scores), key=self.scores.get, default=None)
+        return [step in sorted(steps)[-self.latest :] or step == best for step in steps]
 
 
 def checkpoint_steps(folder):
