@@ -1,5 +1,6 @@
 """Masks over patches and time steps."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -15,10 +16,14 @@ class Mask(NamedTuple):
 def random_mask(rng, samples, length, ratio):
     """Hides a share `ratio` of the positions of each sample, uniformly at random (He et al., 2021, section 3).
 
-    K = int(length * (1 - ratio)) positions stay, the same number in every sample.
+    K = floor(length * (1 - ratio)) positions stay, the same number in every sample.
     """
-    noise = jax.random.uniform(rng, (samples, length))
-    return mask_by_noise(noise, int(length * (1 - ratio)))
+    keep = math.floor(length * (1 - ratio) + 1e-9)  # 10 * (1 - 0.9) is 0.9999999999999998
+    if not 0 < keep < length:
+        raise ValueError(
+            f"a mask of {ratio:g} keeps {keep} of {length} patches; expected a share that leaves some and hides some"
+        )
+    return mask_by_noise(jax.random.uniform(rng, (samples, length)), keep)
 
 
 def mask_by_noise(noise, keep):
