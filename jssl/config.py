@@ -57,7 +57,7 @@ def base():
                 "b2": 0.999,
                 "clip": None,  # largest norm of the whole gradient
                 "trust_coefficient": 0.001,  # LARS
-                "groups": {},  # {pattern of parameter paths: {lr_scale, weight_decay, clip, name, frozen_until}}
+                "groups": (),  # of dicts: pattern of paths, and lr_scale, weight_decay, clip, name, frozen_until
             },
             "mesh": {"data": -1, "fsdp": 1},
             "checkpoint": {"every": 1000, "keep": 2, "best": "knn"},

@@ -11,13 +11,16 @@ from jssl.config import nearest
 from jssl.sharding import path_of
 
 # Tokens are learned like biases: without decay, although they are matrices by shape (MAE, DINO, timm).
-NO_DECAY = r"(cls|registers|positions|mask_token)$"
+NO_DECAY = r"(^|/)(cls|registers|positions|mask)$"
+
+# What a group of parameters may have of its own.
+GROUP = ("pattern", "lr_scale", "weight_decay", "clip", "name", "frozen_until")
 
 
 def schedule(optim, steps, batch_size, unit=1.0):
     """Warm-up from 0, then half a cosine: step -> learning rate.
 
-    The peak is `optim.lr` per 256 images, scaled by the global batch; `unit` is the steps in one unit of `optim.warmup`.
+    The peak is `optim.lr` per 256 images, scaled by the global batch. unit: steps in one unit of `optim.warmup`.
     """
     scales = {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size / 256), "none": 1.0}
     if optim.scale not in scales:
@@ -33,9 +36,9 @@ def schedule(optim, steps, batch_size, unit=1.0):
 def optimizer(optim, rate, unit=1.0):
     """The gradient transformation of `config.optim`, at the learning rate `rate(step)`.
 
-    `optim.groups` gives parameters, by the first pattern found in their path ('encoder/stem/kernel'), another `lr_scale`,
-    `weight_decay`, `clip` (norm of the group's gradient), `name`, or keeps them still until `frozen_until`, in the unit of
-    `optim.warmup`.
+    `optim.groups` is a sequence of dicts. The first whose 'pattern' is found in a parameter's path, such as
+    'encoder/stem/kernel', gives it another 'lr_scale', 'weight_decay', 'clip' (norm of the group's gradient) or 'name',
+    or keeps it still until 'frozen_until', in the unit of `optim.warmup`.
     """
     default = _one(optim, rate)
     if optim.groups:
@@ -45,7 +48,11 @@ def optimizer(optim, rate, unit=1.0):
 
 def decayed(params):
     """True for the leaves that weight decay and trust ratios apply to: no bias, no norm, no token."""
-    return jax.tree_util.tree_map_with_path(lambda path, x: x.ndim > 1 and not re.search(NO_DECAY, path_of(path)), params)
+
+    def one(path, x):
+        return x.ndim > 1 and not re.search(NO_DECAY, path_of(path))
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def hold(tx, until):
@@ -67,6 +74,20 @@ def hold(tx, until):
     return optax.GradientTransformation(init, update)
 
 
+def restart(tx, opt, fresh, replaced):
+    """The optimizer state `opt` with that of the parameters marked in `replaced` (bools) from `fresh`; counts go on."""
+    hidden = lambda x: isinstance(x, optax.MaskedNode)  # another group's parameter
+    marks = optax.tree_map_params(
+        tx,
+        lambda old, swap: old if hidden(old) else swap,
+        opt,
+        replaced,
+        transform_non_params=lambda _: False,
+        is_leaf=hidden,
+    )
+    return jax.tree.map(lambda swap, old, new: new if swap else old, marks, opt, fresh)
+
+
 def _one(optim, rate):
     decay = {"weight_decay": optim.weight_decay}
     betas = {"b1": optim.b1, "b2": optim.b2}
@@ -85,7 +106,13 @@ def _one(optim, rate):
             momentum=optim.momentum,
             nesterov=optim.nesterov,
         ),
-        "lamb": lambda: optax.lamb(rate, **betas, **decay, mask=decayed),
+        # You et al., 2019 (arXiv:1904.00962). optax.lamb adapts biases and norms too: a bias near 0 then hardly moves.
+        "lamb": lambda: optax.chain(
+            optax.scale_by_adam(**betas, eps=1e-6),
+            optax.add_decayed_weights(optim.weight_decay, decayed),
+            optax.masked(optax.scale_by_trust_ratio(), decayed),
+            optax.scale_by_learning_rate(rate),
+        ),
         "adamw": lambda: optax.adamw(rate, **betas, **decay, mask=decayed),
     }
     if optim.name not in makers:
@@ -94,22 +121,24 @@ def _one(optim, rate):
 
 
 def _groups(optim, rate, default, unit):
-    fields = {"lr_scale", "weight_decay", "clip", "name", "frozen_until"}
     transforms = {"default": default}
-    for pattern, group in optim.groups.items():
+    for group in optim.groups:
         for key in group:
-            if key not in fields:
-                raise ValueError(f"optim.groups[{pattern!r}] has no {key!r}{nearest(key, fields)}")
+            if key not in GROUP:
+                raise ValueError(f"optim.groups: {dict(group)} has a {key!r}{nearest(key, GROUP)}")
+        if "pattern" not in group:
+            raise ValueError(f"optim.groups: {dict(group)} has no 'pattern'; expected one, of parameter paths")
         own = optim.copy_and_resolve_references()
         own.update({key: group[key] for key in ("weight_decay", "name") if key in group})
-        tx = _one(own, lambda step, scale=group.get("lr_scale", 1.0): scale * rate(step))
+        scale, until = group.get("lr_scale", 1.0), round(group.get("frozen_until", 0) * unit)
+        # A held optimizer counts its steps from `until`; the schedule goes on meanwhile.
+        tx = _one(own, lambda step, scale=scale, until=until: scale * rate(step + until))
         if group.get("clip"):
-            tx = optax.chain(optax.clip_by_global_norm(group.clip), tx)
-        if group.get("frozen_until"):
-            tx = hold(tx, round(group.frozen_until * unit))
-        transforms[pattern] = tx
+            tx = optax.chain(optax.clip_by_global_norm(group["clip"]), tx)
+        transforms[group["pattern"]] = hold(tx, until) if until else tx
 
     def label(path, _):
-        return next((pattern for pattern in optim.groups if re.search(pattern, path_of(path))), "default")
+        patterns = (group["pattern"] for group in optim.groups)
+        return next((pattern for pattern in patterns if re.search(pattern, path_of(path))), "default")
 
     return optax.partition(transforms, lambda params: jax.tree_util.tree_map_with_path(label, params))

@@ -120,6 +120,9 @@ def test_tau_goes_from_its_base_to_one():
     taus = np.array([method.tau(Time(step, 100, 1.0)) for step in range(101)])
     np.testing.assert_allclose(taus[[0, 50, 100]], [0.99, 0.995, 1.0], atol=1e-6)
     assert (np.diff(taus) > -1e-7).all()
+    lightly = oracles.load("schedules")[1]["out.lightly_cosine_start_end"]  # of 20 steps, at its end one step earlier
+    ours = [BYOL(BACKBONE, tau_base=0.996).tau(Time(step, 19, 1.0)) for step in range(21)]
+    np.testing.assert_allclose(ours, lightly, atol=1e-6)
 
 
 def test_average_is_lightlys_over_parameters_alone():
