@@ -76,14 +76,13 @@ def hold(tx, until):
 
 def restart(tx, opt, fresh, replaced):
     """The optimizer state `opt` with that of the parameters marked in `replaced` (bools) from `fresh`; counts go on."""
-    hidden = lambda x: isinstance(x, optax.MaskedNode)  # another group's parameter
     marks = optax.tree_map_params(
         tx,
-        lambda old, swap: old if hidden(old) else swap,
+        lambda _, swap: swap,
         opt,
         replaced,
         transform_non_params=lambda _: False,
-        is_leaf=hidden,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),  # another group's parameter
     )
     return jax.tree.map(lambda swap, old, new: new if swap else old, marks, opt, fresh)
 
