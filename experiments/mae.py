@@ -26,6 +26,7 @@ def get_config(variant="demo"):
 
 
 def demo():
+    """scikit-learn's digits, on a CPU."""
     config = base()
     size = FieldReference(16)
     config.method = {"name": "jssl.methods.mae:MAE", "decoder_dim": 64, "decoder_depth": 2, "decoder_heads": 4}
@@ -62,6 +63,18 @@ def tiny():
     config.method.update({"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2})
     config.optim.update({"name": "sgd", "lr": 0.05, "warmup": 0.0})
     config.train.update({"batch_size": 64, "steps": 8})
+    return config
+
+
+def fashion():
+    """Fashion-MNIST's first 10,000 images, on a CPU."""
+    config = demo()
+    config.augment.size = 28
+    config.augment.flip = 0.5
+    config.data.source = "tfds:fashion_mnist@train[:10000]"
+    config.data.eval_source = "tfds:fashion_mnist@test"
+    config.train.steps = 1000
+    config.eval.every = config.checkpoint.every = 250
     return config
 
 
@@ -135,6 +148,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 VARIANTS = {
     "demo": demo,
     "tiny": tiny,
+    "fashion": fashion,
     "folder": folder,
     "cifar10": cifar10,
     "cifar10_200": cifar10_200,

@@ -31,11 +31,12 @@ def get_config(variant="demo"):
 
 
 def demo():
+    """scikit-learn's digits, on a CPU: tuned on training labels alone."""
     config = base()
     size = FieldReference(16)
-    config.method = {"name": "jssl.methods.simclr:SimCLR", "hidden": 128, "dim": 64, "temperature": 0.2}
+    config.method = {"name": "jssl.methods.simclr:SimCLR", "hidden": 128, "dim": 64, "temperature": 0.5}
     config.encoder = {"name": "jssl.nets.conv:convnet", "widths": (32, 64, 128)}
-    config.augment = {"name": "jssl.augment.image:simclr", "size": size, "flip": 0.0, "blur": 0.0}
+    config.augment = {"name": "jssl.augment.image:strokes", "size": size, "area": (0.5, 1.0)}
     config.preprocess = {"name": "jssl.augment.image:evaluation", "size": size, "crop": 1.0}
     config.data.source = "digits"
     config.data.eval_source = "digits@test"
@@ -43,7 +44,7 @@ def demo():
     config.train.batch_size = 256
     config.train.steps_per_call = None
     config.optim.name = "adamw"
-    config.optim.lr = 2e-3
+    config.optim.lr = 1e-2
     config.optim.weight_decay = 1e-4
     config.optim.warmup = 30.0
     config.checkpoint.every = 200
@@ -58,6 +59,19 @@ def tiny():
     config.method.update({"hidden": 16, "dim": 8})
     config.optim.update({"name": "sgd", "lr": 0.05, "warmup": 0.0})
     config.train.update({"batch_size": 64, "steps": 8})
+    return config
+
+
+def fashion():
+    """Fashion-MNIST's first 10,000 images, on a CPU."""
+    config = demo()
+    config.augment = {"name": "jssl.augment.image:simclr", "strength": 0.5, "area": (0.2, 1.0), "blur": 0.0}
+    config.augment.size = config.preprocess.get_ref("size")
+    config.augment.size = 28
+    config.data.source = "tfds:fashion_mnist@train[:10000]"
+    config.data.eval_source = "tfds:fashion_mnist@test"
+    config.train.steps = 1000
+    config.eval.every = config.checkpoint.every = 250
     return config
 
 
@@ -129,6 +143,7 @@ CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 VARIANTS = {
     "demo": demo,
     "tiny": tiny,
+    "fashion": fashion,
     "folder": folder,
     "cifar10": cifar10,
     "cifar10_200": cifar10_200,
