@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 # Sections whose `name` is an import path; their other fields are its keyword arguments.
 BUILT = ("method", "encoder", "augment", "preprocess")
 ENGINE_ARGUMENTS = ("dtype", "encoder")  # arguments that the engine gives, not the config
+LINEN_ARGUMENTS = ("name", "parent")  # of every Linen module; `name` is the import path here
 
 PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -75,12 +76,12 @@ def load(spec, overrides=None):
     """
     overrides = dict(overrides or {})
     path, _, variant = spec.partition(":")
-    get_config = _experiment(path).get_config
+    get_config = _experiment(path)
     config = get_config(variant) if variant else get_config()
     for section in BUILT:
         name = overrides.pop(f"{section}.name", None)
         if name is not None and name != config[section].name:
-            config[section] = {"name": name, **_accepted(name, config[section])}
+            config[section] = {"name": name, **_kept(name, config[section], section)}
     complete(config)
     for path, value in overrides.items():
         _override(config, path, value)
@@ -108,7 +109,7 @@ def build(section, **more):
     """The object that `section.name` names, with the section's other fields and `more` as keyword arguments."""
     target = resolve(section["name"])
     arguments = {key: value for key, value in section.items() if key != "name"} | more
-    known = inspect.signature(target).parameters
+    known = _arguments(section["name"])
     for key in arguments:
         if key not in known:
             raise ValueError(f"{section['name']} has no argument {key!r}{nearest(key, known)}")
@@ -184,21 +185,34 @@ def _experiment(path):
     spec = importlib.util.spec_from_file_location(f"jssl_experiment_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no get_config(variant), which a config file returns its config by")
+    return module.get_config
+
+
+def _arguments(name):
+    parameters = inspect.signature(resolve(name)).parameters
+    return {key: parameter for key, parameter in parameters.items() if key not in LINEN_ARGUMENTS}
 
 
 def _defaults(name):
-    parameters = inspect.signature(resolve(name)).parameters.items()
     return {
         key: parameter.default
-        for key, parameter in parameters
+        for key, parameter in _arguments(name).items()
         if key not in ENGINE_ARGUMENTS and isinstance(parameter.default, PLAIN)
     }
 
 
-def _accepted(name, section):
-    known = inspect.signature(resolve(name)).parameters
-    return {key: value for key, value in section.items() if key in known}
+def _kept(name, section, kind):
+    """The fields of a section that serve its new `name` too, references to other sections included.
+
+    Only views keep them between modules: a residual network's stem suits a deeper one, a small network's widths do not.
+    """
+    module = str(section.name).partition(":")[0]
+    if kind in ("method", "encoder") and name.partition(":")[0] != module:
+        return {}
+    known = _arguments(name)
+    return {key: value for key, value in section.items(preserve_field_references=True) if key in known}
 
 
 def _override(config, path, value):
@@ -215,16 +229,18 @@ def _override(config, path, value):
 
 def _typed(path, value, current):
     """`value`, read as a Python literal if it is text, checked against the type of the value that it replaces."""
+    if value in ("None", "none"):
+        return None
     if isinstance(value, str) and not isinstance(current, str):
         try:
-            value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value, value))
+            value = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
         except (ValueError, SyntaxError):
             if current is not None:
-                raise ValueError(f"{path}={value}: expected a {type(current).__name__} such as {current!r}") from None
+                raise ValueError(f"{path}={value}: expected {type(current).__name__}, such as {current!r}") from None
     if isinstance(current, float) and type(value) is int:
         value = float(value)
     if isinstance(current, tuple) and isinstance(value, list):
         value = tuple(value)
     if current is not None and value is not None and type(value) is not type(current):
-        raise ValueError(f"{path}={value!r}: expected a {type(current).__name__} such as {current!r}")
+        raise ValueError(f"{path}={value!r}: expected {type(current).__name__}, such as {current!r}")
     return value
