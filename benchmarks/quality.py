@@ -42,8 +42,8 @@ def main(argv=None):
     length.add_argument("--steps", type=int)
     length.add_argument("--minutes", type=float, help="of training, for each method and seed")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as --config.FIELD=VALUE")
-    parser.add_argument("--k", type=int, default=200, help="neighbours of k-NN")
-    parser.add_argument("--temperature", type=float, default=0.1, help="of k-NN")
+    parser.add_argument("--k", type=int, help="neighbours of k-NN (default: the variant's eval.k)")
+    parser.add_argument("--temperature", type=float, help="of k-NN (default: the variant's)")
     parser.add_argument("--name", help="of the result: quality-NAME")
     parser.add_argument("--workdir", default=f"runs/quality/{datetime.datetime.now():%Y%m%d-%H%M%S}")
     parser.add_argument("--out", default=results.FOLDER)
@@ -73,6 +73,8 @@ def run(method, seed, arguments):
     overrides = dict(text.split("=", 1) for text in arguments.set) | {"seed": seed}
     overrides |= {"data.source": arguments.data} if arguments.data else {}
     overrides |= {"data.eval_source": arguments.test} if arguments.test else {}
+    overrides |= {"eval.k": arguments.k} if arguments.k else {}
+    overrides |= {"eval.temperature": arguments.temperature} if arguments.temperature else {}
     config = configs.load(f"{method}:{arguments.variant}", overrides)
     parts = {"train": config.data.source, "test": config.data.eval_source}
     parts = {name: data.open_source(spec, channels=config.data.channels) for name, spec in parts.items()}
@@ -94,7 +96,7 @@ def run(method, seed, arguments):
         features = {part: encoder.embed(source, BATCH, data.default_workers()) for part, source in parts.items()}
         labels = {part: source.labels for part, source in parts.items()}
         found = protocol.evaluate(
-            features, labels, protocols=tuple(TASKS), k=arguments.k, temperature=arguments.temperature
+            features, labels, protocols=tuple(TASKS), k=config.eval.k, temperature=config.eval.temperature
         )
         scores |= {(name, score["task"]): score for score in found}
     return {"config": json.loads((workdir / "config.json").read_text())["config"], "minutes": minutes, "scores": scores}

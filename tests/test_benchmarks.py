@@ -77,7 +77,7 @@ def test_quality_trains_scores_and_says_how(tmp_path):
         mean, spread = (float(number) for number in row[column].split(" ± "))
         assert 20 < mean <= 100
         assert 0 < spread < 5
-    for said in "k 50", "temperature 0.1", "digits@[:400]", "digits@test", "commit":
+    for said in "k 50", "temperature 0.07", "digits@[:400]", "digits@test", "commit":
         assert said in text
 
 
