@@ -133,7 +133,7 @@ def test_targets_have_mean_0_and_variance_1_within_the_patch_or_are_the_pixels()
 def test_a_patch_of_one_colour_has_a_finite_target_and_gradient():
     flat = jnp.ones((2, 16, 16, 3))
     np.testing.assert_array_equal(SMALL.target(flat), 0)
-    assert np.isfinite(jax.grad(lambda x: jnp.sum(SMALL.target(x) ** 2))(flat)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(SMALL.target(x) ** 2)))(flat)).all()
 
 
 def test_images_may_be_oblong_and_the_encoder_without_a_class_token():

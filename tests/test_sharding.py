@@ -95,7 +95,8 @@ def test_a_batch_of_one_is_replicated():
     placed = put(mesh, {"graph": np.ones((1, 5))}, 1)["graph"]
     assert placed.sharding.is_fully_replicated
     with jax.set_mesh(mesh):
-        assert jax.jit(rows)({"x": placed})["x"].sharding.is_fully_replicated
+        assert str(P(ROWS)) in str(jax.make_jaxpr(rows)(np.ones((8, 5))))
+        assert str(P(ROWS)) not in str(jax.make_jaxpr(rows)(placed))
 
 
 def test_rows_cuts_and_gather_brings_together():
