@@ -252,9 +252,9 @@ def _weights(origin, there):
     files = (origin, origin / "weights.npz", origin / "encoder" / "weights.npz")
     exported = next((file for file in files if file.is_file()), None)
     if steps:
-        arrays = _numpy(origin / "checkpoints" / str(steps[0]) / "state")
+        arrays = read_arrays(origin / "checkpoints" / str(steps[0]) / "state")
         for folder in (origin / "frozen").glob("*"):
-            arrays |= {f"carry/frozen/{path}": x for path, x in _numpy(folder).items()}
+            arrays |= {f"carry/frozen/{path}": x for path, x in read_arrays(folder).items()}
     elif exported:
         arrays = dict(np.load(exported))
     else:
@@ -265,7 +265,7 @@ def _weights(origin, there):
     return {key: arrays[name] for key, name in found.items()}
 
 
-def _numpy(folder):
+def read_arrays(folder):
     """{path: array} of what orbax wrote there."""
     handler = ocp.PyTreeCheckpointHandler()
     whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree)
