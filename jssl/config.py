@@ -76,7 +76,7 @@ def load(spec, overrides=None):
     """
     overrides = dict(overrides or {})
     path, _, variant = spec.partition(":")
-    get_config = _experiment(path)
+    get_config = _experiment(path).get_config
     config = get_config(variant) if variant else get_config()
     for section in BUILT:
         name = overrides.pop(f"{section}.name", None)
@@ -187,7 +187,7 @@ def _experiment(path):
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} has no get_config(variant), which a config file returns its config by")
-    return module.get_config
+    return module
 
 
 def _arguments(name):
