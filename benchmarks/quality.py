@@ -27,6 +27,7 @@ from jssl.experiment import fill
 from jssl.train import train
 
 BATCH = 512  # of embedding
+PICKED = ("stderr", "penalty")
 TASKS = {"knn": "k-NN", "linear": "linear"}
 
 
@@ -130,8 +131,8 @@ def row(method, runs):
 
 
 def settings(score):
-    """The protocol of a score, in words."""
-    return ", ".join(f"{key} {value}" for key, value in score["settings"].items() if key != "stderr")
+    """The protocol of a score, in words, without what each run picks for itself."""
+    return ", ".join(f"{key} {value}" for key, value in score["settings"].items() if key not in PICKED)
 
 
 def _mean(scores):

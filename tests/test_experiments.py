@@ -1,6 +1,7 @@
 """Every variant of every experiment builds, and states the numbers of its paper."""
 
 import functools
+import importlib
 import math
 
 import jax
@@ -21,7 +22,9 @@ SOURCES = {
     "imagenet": functools.partial(files, 1_281_167, [(500, 375)]),
 }
 ALL = [
-    (name, variant) for name, path in configs.experiments().items() for variant in configs._experiment(path).VARIANTS
+    (name, variant)
+    for name in configs.experiments()
+    for variant in importlib.import_module(f"experiments.{name}").VARIANTS
 ]
 MILLION = 1e6
 
