@@ -94,7 +94,7 @@ def fill(config, source, devices=None):
     length = steps if train.epochs is None else steps / train.per_epoch
     choose("optim.warmup", length / 20, "a twentieth of the run")
 
-    fits = source.images is not None and source.images.nbytes <= _room(devices[0])
+    fits = source.images is not None and source.images.nbytes <= _room(devices)
     choose("data.resident", fits, "images fit on the device" if fits else "images stay on the host")
     choose("data.workers", 0 if source.images is not None else data.default_workers(), "cores")
     choose("train.steps_per_call", _steps_per_call(config, accelerator), "divides every cadence")
@@ -218,8 +218,9 @@ def _one_of(steps, parts):
     return max(tens * k for k in (1, 2, 5) if tens * k <= most)
 
 
-def _room(device):
-    memory = (device.memory_stats() or {}).get("bytes_limit")
+def _room(devices):
+    here = next(device for device in devices if device.process_index == jax.process_index())
+    memory = (here.memory_stats() or {}).get("bytes_limit")
     return memory * RESIDENT_SHARE if memory else RESIDENT_CPU
 
 

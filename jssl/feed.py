@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jssl import data
-from jssl.sharding import put, replicated, rows_here
+from jssl.sharding import everywhere, put, rows_here
 from jssl.transforms import rows
 
 AHEAD = 2  # items made while the device works
@@ -25,7 +25,7 @@ class Feed:
     def __init__(self, source, mesh, *, batch_size, seed, crops, resident, workers):
         self.source, self.mesh, self.batch_size, self.seed = source, mesh, batch_size, seed
         self.crops, self.workers = crops, workers
-        self.images = jax.device_put(source.images, replicated(mesh)) if resident else None
+        self.images = everywhere(mesh, source.images) if resident else None
 
     def fetch(self, images, item):
         """One step's batch {'image', 'index'} from the resident images (or None) and its item."""

@@ -81,6 +81,19 @@ def replicated(mesh):
     return NamedSharding(mesh, P())
 
 
+def everywhere(mesh, tree):
+    """Arrays that every process holds whole -> global arrays, whole on every device.
+
+    `device_put` would first send each process's copy to all the others, to compare them.
+    """
+
+    def one(x):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
+
+    return jax.tree.map(one, tree)
+
+
 def rows_here(mesh, batch_size):
     """The rows of the global batch that this process's devices hold, int64 [rows], in order."""
     if batch_size == 1:
