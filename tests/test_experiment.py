@@ -15,7 +15,9 @@ GIB = 2**30
 
 def device(platform, memory=None):
     stats = {"bytes_limit": memory} if memory else None
-    return types.SimpleNamespace(platform=platform, device_kind=f"a {platform}", memory_stats=lambda: stats)
+    return types.SimpleNamespace(
+        platform=platform, device_kind=f"a {platform}", process_index=0, memory_stats=lambda: stats
+    )
 
 
 CPU, GPU = device("cpu"), device("gpu", 80 * GIB)
