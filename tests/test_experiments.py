@@ -16,6 +16,7 @@ from jssl.step import init_state
 from tests.test_experiment import GPU, files, held
 
 SOURCES = {
+    "fashion": functools.partial(held, 10_000, 28),
     "folder": functools.partial(files, 5096, [(128, 170), (200, 128)]),
     "cifar10": functools.partial(held, 50_000, 32),
     "cifar10_200": functools.partial(held, 50_000, 32),
