@@ -111,10 +111,11 @@ def check(config, source, devices):
         raise ValueError(
             f"{config.data.source} has {len(source)} images, fewer than one batch: train.batch_size={train.batch_size}"
         )
-    if train.batch_size % (train.accumulate * len(devices)):
+    pieces = train.accumulate * len(devices)
+    if train.batch_size % pieces:
         raise ValueError(
             f"train.batch_size={train.batch_size} cannot be cut into {train.accumulate} micro-batches on "
-            f"{len(devices)} devices; the nearest that can is {_multiple(train.batch_size, train.accumulate * len(devices))}"
+            f"{len(devices)} devices; the nearest that can is {_multiple(train.batch_size, pieces)}"
         )
     for path in (*CADENCES, "train.steps"):
         section, _, key = path.rpartition(".")
