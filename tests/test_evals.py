@@ -271,7 +271,7 @@ def refused(message, features=None, labels=None, **kw):
 
 
 def test_what_is_wrong_is_one_line():
-    refused("did you mean linear?", protocols=["knn", "linaer"])
+    refused("did you mean linear or linear-sgd?", protocols=["knn", "linaer"])
     refused("the training set has no labels", labels={"train": None})
     refused("the test set has no labels", labels={"test": None})
     refused("all 150 training labels are class 0; expected at least two", labels={"train": np.zeros(150, int)})

@@ -1,7 +1,5 @@
 """Features with labels: checks that end in one clear line, and seeded stratified draws."""
 
-import difflib
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,12 +32,6 @@ def check_classes(train, test, classes):
         raise ValueError(f"label {top} does not fit {classes} classes; expected labels from 0 to {classes - 1}")
     if len(np.unique(train)) < 2:
         raise ValueError(f"all {len(train)} training labels are class {train[0]}; expected at least two classes")
-
-
-def near(name, known):
-    """The end of an error about a misspelt `name`: '; did you mean X?' where something is near, and what is known."""
-    match = difflib.get_close_matches(str(name), known, 1, 0.5)
-    return (f"; did you mean {match[0]}?" if match else "") + f" (known: {', '.join(known)})"
 
 
 def per_class(labels, count, rng):

@@ -6,8 +6,9 @@ import pathlib
 
 import numpy as np
 
+from jssl.config import nearest
 from jssl.evals import fewshot, knn, linear
-from jssl.evals.labels import check, check_classes, near, share
+from jssl.evals.labels import check, check_classes, share
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
 TITLES = {"knn": "k-NN", "linear": "linear probe", "linear-sgd": "linear probe, SGD"}
@@ -45,7 +46,7 @@ def evaluate(
     missing labels, a single class, or a class with too few examples.
     """
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
-        raise ValueError(f"unknown protocol {unknown[0]!r}{near(unknown[0], PROTOCOLS)}")
+        raise ValueError(f"unknown protocol {unknown[0]!r}{nearest(unknown[0], PROTOCOLS)}")
     if draws < 1:
         raise ValueError(f"draws is {draws}; expected at least 1")
     x, y = check(features.get("train"), labels.get("train"), "training")
