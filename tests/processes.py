@@ -16,9 +16,9 @@ MEASURED = ("examples_per_s", "data_wait")  # the only entries of a row that two
 
 
 class Training:
-    """A started `jssl train`. devices: simulated; the rest goes to the command line."""
+    """A started `jssl train`. devices: simulated; before: Python to run first; more: environment."""
 
-    def __init__(self, config, workdir, overrides=(), devices=1, **environment):
+    def __init__(self, config, workdir, overrides=(), devices=1, before="", **more):
         self.workdir = pathlib.Path(workdir)
         self.log = self.workdir.with_name(f"{self.workdir.name}-{time.monotonic_ns()}.log")
         flags = f"--xla_force_host_platform_device_count={devices}"
@@ -26,9 +26,9 @@ class Training:
             **os.environ,
             "XLA_FLAGS": flags,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            **environment,
+            **more,
         }
-        command = [sys.executable, "-c", "from jssl.cli import main; main()", "train", "--config", config]
+        command = [sys.executable, "-c", f"{before}\nfrom jssl.cli import main\nmain()", "train", "--config", config]
         command += ["--workdir", str(workdir), *(f"--config.{name}={value}" for name, value in dict(overrides).items())]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -57,14 +57,15 @@ class Training:
         self.until(lambda: newest(self.workdir) > after)
 
 
-def together(config, workdir, overrides, processes=2, devices=2):
+def together(config, workdir, overrides, processes=2, devices=2, before=""):
     """`jssl train` in several processes that know of each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
     return [
-        Training(config, workdir, overrides, devices, **environment, JAX_PROCESS_ID=str(i)) for i in range(processes)
+        Training(config, workdir, overrides, devices, before, **environment, JAX_PROCESS_ID=str(i))
+        for i in range(processes)
     ]
 
 
