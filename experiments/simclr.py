@@ -70,8 +70,8 @@ def fashion():
     config.augment.size = 28
     config.data.source = "tfds:fashion_mnist@train[:10000]"
     config.data.eval_source = "tfds:fashion_mnist@test"
-    config.train.steps = 1000
-    config.eval.every = config.checkpoint.every = 250
+    config.train.steps = 800
+    config.eval.every = config.checkpoint.every = 200
     return config
 
 
