@@ -11,7 +11,6 @@ import time
 
 import jax
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from PIL import Image
 
@@ -23,6 +22,7 @@ from jssl.evals.knn import knn
 from jssl.experiment import CADENCES, preflight, prepare, provenance
 from jssl.experiment import fill as fill_config
 from jssl.feed import Feed
+from jssl.optim import restart
 from jssl.sharding import distribute, make_mesh, put, replicated, rows_here, state_shardings
 from jssl.step import init_state, train_step, train_steps
 from jssl.writers import Writer
@@ -168,9 +168,8 @@ class Run:
         params, carry = method.refresh(state.params, state.carry, self.every_batch(), rng)
         replaced = jax.tree.map(lambda new, old: new is not old, params, state.params)
         params, carry = jax.device_put((params, carry), (self.shardings.params, self.shardings.carry))
-        blank = jax.jit(tx.init, out_shardings=self.shardings.opt)(params)
-        opt = optax.tree_map_params(tx, lambda old, new, swap: new if swap else old, state.opt, blank, replaced)
-        return state._replace(params=params, carry=carry, opt=opt)
+        fresh = jax.jit(tx.init, out_shardings=self.shardings.opt)(params)
+        return state._replace(params=params, carry=carry, opt=restart(tx, state.opt, fresh, replaced))
 
     def every_batch(self):
         """Each row of the data once, as global batches; the last is padded with index -1."""
