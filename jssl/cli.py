@@ -23,6 +23,8 @@ def main(argv=None):
         if os.environ.get("JSSL_TRACEBACK"):
             raise
         sys.exit(f"jssl {arguments.verb}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"jssl {arguments.verb}: interrupted")
 
 
 def _parser():

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import pathlib
 import signal
@@ -103,6 +104,11 @@ class Run:
             start = done = int(state.step)
             if start > train.steps:
                 raise ValueError(f"{self.workdir} is at step {start:,} already: expected train.steps={start} or more")
+            if start % per_call:
+                raise ValueError(
+                    f"{self.workdir} is at step {start:,}, which train.steps_per_call={per_call} does not divide; "
+                    f"the nearest that does is {math.gcd(start, per_call)}"
+                )
             lines = chosen + preflight(config, self.source, state)
             record(self.workdir, config, lines)
 

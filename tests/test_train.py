@@ -289,6 +289,14 @@ def test_a_stopped_run_writes_no_row_of_its_own(tmp_path, monkeypatch):
     assert steps(tmp_path) == [2, 4, 6, 8]
 
 
+def test_a_run_that_was_stopped_between_two_dispatches_of_the_new_size_says_what_size_would_do(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Stop, "asked", lambda self, call: call == 3)
+        train(config(), tmp_path)
+    with pytest.raises(ValueError, match=r"step 3, which train.steps_per_call=2 does not divide; the nearest .* is 1"):
+        train(config(train__steps_per_call=2), tmp_path)
+
+
 def test_the_first_ctrl_c_is_a_request_and_the_second_an_interrupt(capfd):
     before = signal.getsignal(signal.SIGINT)
     with Stop() as stop:
