@@ -32,8 +32,8 @@ def train_step(method, augment, tx, time, accumulate, state, batch, rng):
     """One step: views, loss, gradients, optimizer, carry.
 
     batch: {'image': uint8 [N, H, W, C], 'index': int32 [N], ...}; rng: the run's key, folded with the step here, so
-    that step s is a function of (config, s). accumulate: micro-batches per step, of rows i::accumulate; negatives and batch
-    norm see the micro-batch.
+    that step s is a function of (config, s). accumulate: micro-batches per step, of rows i::accumulate; negatives and
+    batch norm see the micro-batch.
 
     Returns the new state and out: {'metrics': {name: scalar}, 'embedding': [N, V, E], 'features': [N, V, D]}.
     """

@@ -29,7 +29,7 @@ from jssl.step import init_state, train_step, train_steps
 from jssl.writers import Writer
 
 # What may differ when a run goes on: how long it is, how often it does what, and what changes nothing but speed.
-LENGTH = {"train.steps", "train.epochs", "train.per_epoch"}
+LENGTH = {"train.steps", "train.epochs", "train.per_epoch", "optim.warmup"}
 SPEED = {"train.steps_per_call", "data.workers", "data.resident", "mesh.data", "mesh.fsdp"}
 MAY_CHANGE = {*CADENCES, *LENGTH, *SPEED, "checkpoint.keep"}
 
