@@ -13,9 +13,12 @@ ENDLESS = 1 << 32  # batches
 
 
 def default_workers():
-    """Worker processes for decoding: one for each core that this process may use, less one for the training loop."""
+    """Worker processes for decoding: one for each core that this process may use, less one for the training loop.
+
+    0, threads of this process, where that leaves a single one: threads were faster on two cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores - 1, 32)
+    return min(cores - 1, 32) if cores > 2 else 0
 
 
 def order(n, seed):
