@@ -87,8 +87,7 @@ def panel(features, images, labels, names, queries, k, label_names=None):
     near = np.argsort(-similarity, axis=1, kind="stable")[:, : min(k, len(features) - 1)]  # [Q, k]
     arrays = {"similarity": np.take_along_axis(similarity, near, 1).astype(np.float32)}
     picture = images if callable(images) else images.__getitem__
-    shown = {row: figures.thumbnail(picture(row)) for row in sorted({*queries.tolist(), *near.ravel().tolist()})}
-    shown = _same_size(shown)
+    shown = thumbnails(picture, sorted({*queries.tolist(), *near.ravel().tolist()}))
     arrays["query"] = np.stack([shown[row] for row in queries.tolist()])
     arrays["neighbour"] = np.stack([np.stack([shown[row] for row in rows]) for rows in near.tolist()])
     if labels is not None:
@@ -102,18 +101,19 @@ def panel(features, images, labels, names, queries, k, label_names=None):
     return arrays
 
 
+def thumbnails(picture, rows, size=96):
+    """{row: uint8 [S, S, C]} of one side S <= size and one number of channels. picture: row -> uint8 [H, W, C]"""
+    shown = {row: figures.thumbnail(picture(row), size) for row in rows}
+    side, channels = max(len(x) for x in shown.values()), max(x.shape[-1] for x in shown.values())
+    grow = lambda x: np.asarray(Image.fromarray(figures.rgb(x)).resize((side, side), Image.BICUBIC))
+    return {row: x if x.shape == (side, side, channels) else grow(x)[..., :channels] for row, x in shown.items()}
+
+
 def _unit(features):
     features = np.asarray(features, np.float32)
     if not np.isfinite(features).all():
         raise ValueError("features are not finite: the encoder has diverged; look at the loss in metrics.jsonl")
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
-def _same_size(shown):
-    """Thumbnails of one side and one number of channels, so that they are one array. shown: {row: uint8 [s, s, C]}"""
-    side, channels = max(len(x) for x in shown.values()), max(x.shape[-1] for x in shown.values())
-    grow = lambda x: np.asarray(Image.fromarray(figures.rgb(x)).resize((side, side), Image.BICUBIC))
-    return {row: x if x.shape == (side, side, channels) else grow(x)[..., :channels] for row, x in shown.items()}
 
 
 def _read_json(path):

@@ -97,6 +97,9 @@ def test_without_labels_eval_says_what_can_be_said(workdir, tmp_path):
     said = evals.evaluate(workdir, data=f"npz:{tmp_path}/bare.npz", test=f"npz:{tmp_path}/bare.npz")
     assert "no labels" in said
     assert "RankMe" in said
+    shown = np.load(workdir / "map.npz")
+    assert len(shown["xy"]) == 300
+    assert len(shown["thumbs"]) == len(shown["thumb_index"])
 
 
 def test_raw_pixels_are_the_images_themselves(test_images):

@@ -12,10 +12,11 @@ from jssl.encoder import Encoder
 from jssl.evals import protocol as protocols
 from jssl.evals.labels import share
 from jssl.experiment import provenance
-from jssl.report import embedding_map, panel
+from jssl.report import embedding_map, panel, thumbnails
 
 SHOWN = 1000  # rows in the map and the neighbours of the report
 QUERIES, NEIGHBOURS = 8, 8
+THUMBS, THUMB = 400, 40  # pictures on a map without labels, and their side
 PIXELS = 32  # side to which larger images are brought before they count as raw pixels
 BATCH = 256
 
@@ -121,6 +122,10 @@ def save_pictures(workdir, features, source):
         shown["label"] = source.labels
         names = source.label_names or [str(label) for label in range(source.labels.max() + 1)]
         shown["label_names"] = np.asarray(names, str)
+    else:
+        index = np.arange(min(THUMBS, len(source)))
+        thumbs = thumbnails(source.image, index.tolist(), THUMB)
+        shown |= {"thumbs": np.stack(list(thumbs.values())), "thumb_index": index}
     np.savez(workdir / "map.npz", **shown)
 
 
