@@ -73,8 +73,8 @@ def fashion():
     config.augment.flip = 0.5
     config.data.source = "tfds:fashion_mnist@train[:10000]"
     config.data.eval_source = "tfds:fashion_mnist@test"
-    config.train.steps = 1000
-    config.eval.every = config.checkpoint.every = 250
+    config.train.steps = 500
+    config.eval.every = config.checkpoint.every = 125
     return config
 
 
