@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import math
+import pathlib
+import shlex
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -139,7 +141,7 @@ def provenance():
     return {
         "versions": {"jssl": jssl.__version__, **versions, "python": sys.version.split()[0]},
         "commit": git.stdout.strip() or None,
-        "command": " ".join(sys.argv),
+        "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
     }
