@@ -27,10 +27,11 @@ class Encoder:
         network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))
         self.method = configs.build(self.config["method"], encoder=network)
         self.preprocess = configs.build(self.config["preprocess"])
-        state = _nested(dict(np.load(folder / f"{weights}.npz")))
-        self.params, self.carry = state.get("params", {}), state.get("carry", {})
         self.channels = self.config["channels"]
-        self.embedder = embedder(self.method, self.preprocess, make_mesh())
+        mesh = make_mesh()
+        self.embedder = embedder(self.method, self.preprocess, mesh)
+        state = jax.device_put(_nested(dict(np.load(folder / f"{weights}.npz"))), replicated(mesh))
+        self.params, self.carry = state.get("params", {}), state.get("carry", {})
 
     def __call__(self, images):
         """uint8 [N, H, W, C] -> float32 [N, D]."""

@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -135,12 +136,12 @@ def provenance():
     """What a result needs to be made again: versions, commit, command, devices."""
     folder = jssl.__path__[0]
     git = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
-    git = subprocess.run(git, capture_output=True, text=True)
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "versions": {"jssl": jssl.__version__, **versions, "python": sys.version.split()[0]},
-        "commit": git.stdout.strip() or None,
+        "commit": commit or None,
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
