@@ -3,6 +3,10 @@
 import os
 import pathlib
 
+import numpy as np
+import pytest
+from PIL import Image
+
 CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
 
 FLAGS = (
@@ -14,3 +18,14 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of images of different sizes, which the host must crop."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(64):
+        size = rng.integers(20, 40, 2)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"{i:02}.png")
+    return folder

@@ -5,7 +5,6 @@ import signal
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from jssl.writers import read_metrics
 from tests.contract import assert_close
@@ -13,17 +12,6 @@ from tests.processes import Training, final_state, newest, together
 
 SHORT = {"train.batch_size": 32, "train.steps": 4, "log_every": 1, "eval.every": 4}
 METRICS = ("loss", "grad_norm", "param_norm", "lr", "health/std", "health/features_std")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Images of different sizes, which the hosts must crop: each its own rows."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(40):
-        size = rng.integers(20, 40, 2)
-        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"{i:02}.png")
-    return folder
 
 
 def assert_same(workdir, one):

@@ -4,25 +4,10 @@ import random
 import signal
 import time
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from jssl.writers import read_metrics
 from tests.processes import Training, alive, assert_same_end, children, newest, told
 
 SHORT = {"train.batch_size": 32, "train.steps": 160, "checkpoint.every": 8, "log_every": 4, "eval.every": 80}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Images of different sizes, which the host must crop."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(64):
-        size = rng.integers(20, 40, 2)
-        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"{i:02}.png")
-    return folder
 
 
 def finish(config, workdir, overrides):
