@@ -16,19 +16,26 @@ STEPS = 4
 COLLECTIVE = re.compile(r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
+def make_run(name, mesh=(1, 1), workdir=None, **overrides):
+    """The engine's `Run` of a `tiny` variant on a (data, fsdp) mesh; train__accumulate overrides `train.accumulate`."""
+    devices = jax.devices()[: mesh[0] * mesh[1]]
+    overrides = {"mesh.data": mesh[0], "mesh.fsdp": mesh[1], **overrides}
+    config = configs.load(f"{name}:tiny", {path.replace("__", "."): value for path, value in overrides.items()})
+    source = data.open_source(config.data.source)
+    config, _ = fill(config, source, devices)
+    mesh = make_mesh(*mesh, devices)
+    with jax.set_mesh(mesh):
+        return Run(config, source, mesh, workdir)
+
+
 class Trained:
     """`STEPS` steps on a (data, fsdp) mesh: the start, the end, the losses and the compiled program."""
 
     def __init__(self, name, mesh, workdir=None, **overrides):
-        devices = jax.devices()[: mesh[0] * mesh[1]]
-        overrides = {"mesh.data": mesh[0], "mesh.fsdp": mesh[1], **overrides}
-        config = configs.load(f"{name}:tiny", {path.replace("__", "."): value for path, value in overrides.items()})
-        source = data.open_source(config.data.source)
-        self.config, _ = fill(config, source, devices)
-        self.mesh = make_mesh(*mesh, devices)
+        self.run = make_run(name, mesh, workdir, **overrides)
+        self.config, self.mesh, self.experiment = self.run.config, self.run.mesh, self.run.experiment
+        self.method = self.experiment.method
         with jax.set_mesh(self.mesh):
-            self.run = Run(self.config, source, self.mesh, workdir)
-            self.method, self.experiment = self.run.experiment.method, self.run.experiment
             state = self.run.init(self.run.rng_init)
             self.start = jax.device_get(state)
             losses, self.out = [], None
@@ -57,10 +64,10 @@ class Trained:
     @functools.cached_property
     def fixed_loss(self):
         """(params, carry) -> loss on the views below, and its gradient with respect to the carry."""
-        time = self.experiment.time._replace(step=0)
+        time, views = self.experiment.time._replace(step=0), self.views
 
         def loss(carry, params):
-            return self.method.loss(params, carry, self.views, jax.random.key(1), time)[0]
+            return self.method.loss(params, carry, views, jax.random.key(1), time)[0]
 
         compiled = jax.jit(jax.value_and_grad(loss, allow_int=True))
         return lambda params, carry: compiled(carry, params)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
+from jssl import step
 from jssl.checkpoint import Checkpoints
 from jssl.sharding import path_of
 from jssl.step import init_state
-from tests.contract import STEPS, assert_close, assert_equal, trained
+from tests.contract import STEPS, assert_close, assert_equal, make_run, trained
 
 METHODS = list(configs.experiments())
 
@@ -90,6 +91,18 @@ def test_steps_per_call_change_nothing(name):
                 state, metrics, _ = one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
     assert metrics["loss"].shape == (2,)
     assert_close(one.end, state)
+
+
+def test_state_keeps_its_types_as_accelerators_scan_it(name, monkeypatch):
+    """A CPU loops in Python; elsewhere `lax.scan` runs the steps, and needs back the types that it gave."""
+    monkeypatch.setattr(step, "scan", jax.lax.scan)
+    run = make_run(name, dtype="bfloat16", train__accumulate=4)
+    items = {"index": jax.ShapeDtypeStruct((2, run.config.train.batch_size), np.int32)}
+    with jax.set_mesh(run.mesh):
+        state, metrics, _ = jax.eval_shape(run.steps, run.shapes, run.feed.images, items, run.rng)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), run.shapes)
+    assert metrics["loss"].shape == (2,)
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves((state.params, metrics)))
 
 
 def test_no_gradient_flows_into_the_carry(name):
