@@ -1,25 +1,25 @@
 """BYOL (Grill et al., 2020; arXiv:2006.07733).
 
-folder: any folder of images; what is None below is chosen from the data and the device, and logged.
+folder: any folder of images; what is None is chosen from the data and the device, and logged.
     jssl train --config experiments/byol.py:folder --config.data.source=folder:PHOTOS
 
-cifar10: the recipe behind solo-learn's table (scripts/pretrain/cifar/byol.yaml; 92.6 % on-line linear probe there):
-    ResNet-18 with the CIFAR stem, LARS (eta 0.02, momentum 0.9, no decay nor adaptation of biases and norms), 1.0 per
-    256, decay 1e-5, 10 epochs of warm-up, projector and predictor 4096-256, tau from 0.99 to 1; the paper's views
-    without blur. It also caps the trust ratio times the rate at the rate (`clip_lr`), which `jssl.optim` does not.
-cifar10_200: 200 epochs, batch 512, with the optimizer and heads of lightly's CIFAR-10 benchmark (SGD, 0.06 per 128,
-    decay 5e-4, heads 1024-256; 86.8 to 87.2 % k-NN with k = 200, T = 0.1 there).
+cifar10: the recipe behind solo-learn's table (scripts/pretrain/cifar/byol.yaml; 92.6 % on-line linear probe there): 1.0
+    per 256, decay 1e-5, projector and predictor 4096-256, tau from 0.99 to 1, the paper's views without blur; the rest,
+    shared by the methods there, is `jssl.recipes.cifar10`.
+cifar10_200: 200 epochs, batch 512, with the optimizer and heads (1024-256) of lightly's CIFAR-10 benchmark (86.8 to
+    87.2 % k-NN with k = 200, T = 0.1 there).
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
 imagenet: the paper's recipe for 1000 epochs (section 3.3, appendix B, the presets of the authors' code): ResNet-50,
     batch 4096, LARS at 0.2 per 256, decay 1.5e-6, 10 epochs of warm-up, tau_base 0.996 (74.3 % linear probe in the
-    paper). For 300 epochs 0.3, 1e-6 and 0.99; for 100 epochs 0.45, 1e-6 and 0.99. Brightness is multiplied here and
-    added there. Training labels are not read; for scores, jssl eval --data 'tfds:imagenet2012@train[:10%]'.
+    paper). Brightness is multiplied here and added there.
+imagenet_300, imagenet_100: the paper's shorter schedules: 0.3 and 0.45 per 256, decay 1e-6, tau_base 0.99.
 """
 
-from ml_collections import FieldReference
+from jssl import recipes
+from jssl.config import choose
 
-from jssl.config import base, choose
+METHOD = "byol:BYOL"
 
 
 def get_config(variant="demo"):
@@ -28,111 +28,60 @@ def get_config(variant="demo"):
 
 def demo():
     """scikit-learn's digits, on a CPU."""
-    config = base()
-    size = FieldReference(16)
-    config.method = {"name": "jssl.methods.byol:BYOL", "hidden": 256, "dim": 64, "tau_base": 0.98}
-    config.encoder = {"name": "jssl.nets.conv:convnet", "widths": (32, 64, 128)}
-    config.augment = {"name": "jssl.augment.image:strokes", "size": size, "area": (0.5, 1.0)}
-    config.preprocess = {"name": "jssl.augment.image:evaluation", "size": size, "crop": 1.0}
-    config.data.source = "digits"
-    config.data.eval_source = "digits@test"
-    config.train.steps = 600
-    config.train.batch_size = 256
-    config.train.steps_per_call = None
-    config.optim.name = "adamw"
-    config.optim.lr = 1e-2
-    config.optim.weight_decay = 1e-4
-    config.optim.warmup = 30.0
-    config.checkpoint.every = 200
-    config.eval.every = 100
-    return config
+    return recipes.digits(METHOD, hidden=256, dim=64, tau_base=0.98)
 
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    config = demo()
-    config.encoder.widths = (8, 16)
-    config.method.update({"hidden": 16, "dim": 8})
-    config.optim.update({"name": "sgd", "lr": 0.05, "warmup": 0.0})
-    config.train.update({"batch_size": 64, "steps": 8})
-    return config
+    return recipes.tiny(demo(), hidden=16, dim=8)
 
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    config = demo()
-    config.augment = {"name": "jssl.augment.image:simclr", "strength": 0.5, "area": (0.2, 1.0), "blur": 0.0}
-    config.augment.size = config.preprocess.get_ref("size")
-    config.augment.size = 28
-    config.data.source = "tfds:fashion_mnist@train[:10000]"
-    config.data.eval_source = "tfds:fashion_mnist@test"
-    config.train.steps = 700
-    config.eval.every = config.checkpoint.every = 350
-    return config
+    return recipes.fashion(demo(), steps=700)
 
 
 def folder():
-    config = base()
-    size = FieldReference(None, field_type=int)
-    config.method = {"name": "jssl.methods.byol:BYOL", "hidden": 1024, "dim": 128, "tau_base": 0.99}
-    config.augment = {"name": "jssl.augment.image:byol", "size": size, "blur": (0.2, 0.2)}
-    config.preprocess = {"name": "jssl.augment.image:evaluation", "size": size}
-    config.data.source = "folder:photos"
-    config.train.update({"batch_size": None, "steps_per_call": None})
-    # AdamW, since LARS is for batches of thousands: on small ones it has to be tuned for every folder.
-    config.optim.update({"name": "adamw", "lr": 1e-3, "scale": "sqrt", "weight_decay": 1e-4, "warmup": None})
-    config.log_every = config.checkpoint.every = config.eval.every = None
-    config.eval.rows = 2000
+    config = recipes.folder(METHOD, hidden=1024, dim=128, tau_base=0.99)
+    recipes.views(config, "byol", None, blur=(0.2, 0.2))
     return config
 
 
 def cifar10():
-    config = base()
-    size = FieldReference(32)
-    config.method = {"name": "jssl.methods.byol:BYOL", "hidden": 4096, "dim": 256, "tau_base": 0.99}
-    config.encoder = {"name": "jssl.nets.resnet:resnet18", "stem": "cifar"}
-    config.augment = {"name": "jssl.augment.image:byol", "size": size, "blur": (0.0, 0.0), **CIFAR}
-    config.preprocess = {"name": "jssl.augment.image:evaluation", "size": size, "crop": 1.0, **CIFAR}
-    config.data.source = "tfds:cifar10"
-    config.data.eval_source = "tfds:cifar10@test"
-    config.train.update({"epochs": 1000.0, "batch_size": 256, "steps_per_call": None})
-    config.optim.update({"name": "lars", "lr": 1.0, "weight_decay": 1e-5, "trust_coefficient": 0.02, "warmup": 10.0})
-    config.log_every = 100
-    config.checkpoint.every = 2000
-    config.eval.update({"every": 2000, "k": 200, "temperature": 0.1, "rows": 10000})
+    config = recipes.cifar10(METHOD, hidden=4096, dim=256, tau_base=0.99)
+    recipes.views(config, "byol", 32, blur=(0.0, 0.0), **recipes.CIFAR)
+    config.optim.update({"lr": 1.0, "weight_decay": 1e-5})
     return config
 
 
 def cifar10_200():
-    config = cifar10()
+    config = recipes.lightly(cifar10())
     config.method.hidden = 1024
-    config.train.update({"epochs": 200.0, "batch_size": 512})
-    config.optim.update({"name": "sgd", "lr": 0.12, "weight_decay": 5e-4})
     return config
 
 
 def imagenet():
-    config = base()
-    size = FieldReference(224)
-    config.method = {"name": "jssl.methods.byol:BYOL", "hidden": 4096, "dim": 256, "tau_base": 0.996}
-    config.encoder = {"name": "jssl.nets.resnet:resnet50"}
-    config.augment = {"name": "jssl.augment.image:byol", "size": size, **IMAGENET}
-    config.preprocess = {
-        "name": "jssl.augment.image:evaluation",
-        "size": size,
-        "interpolation": "bicubic",
-        **IMAGENET,
-    }
-    config.data.source = "tfds:imagenet2012"
-    config.data.eval_source = "tfds:imagenet2012@validation"
+    config = recipes.imagenet(METHOD, hidden=4096, dim=256, tau_base=0.996)
+    recipes.views(config, "byol", 224, interpolation="bicubic", **recipes.IMAGENET)
     config.train.update({"epochs": 1000.0, "batch_size": 4096})
     config.optim.update({"name": "lars", "lr": 0.2, "weight_decay": 1.5e-6, "warmup": 10.0})
-    config.checkpoint.every = 1000
     return config
 
 
-CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+def imagenet_300():
+    return shorter(epochs=300.0, lr=0.3)
+
+
+def imagenet_100():
+    return shorter(epochs=100.0, lr=0.45)
+
+
+def shorter(epochs, lr):
+    config = imagenet()
+    config.method.tau_base = 0.99
+    config.train.epochs = epochs
+    config.optim.update({"lr": lr, "weight_decay": 1e-6})
+    return config
 
 
 VARIANTS = {
@@ -143,4 +92,6 @@ VARIANTS = {
     "cifar10": cifar10,
     "cifar10_200": cifar10_200,
     "imagenet": imagenet,
+    "imagenet_300": imagenet_300,
+    "imagenet_100": imagenet_100,
 }

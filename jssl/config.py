@@ -43,7 +43,7 @@ def base():
                 "batch_size": 256,  # of the whole machine, whatever its number of devices
                 "accumulate": 1,  # micro-batches per step; negatives and batch norm see the micro-batch
                 "steps_per_call": 1,  # steps per dispatch; divides every cadence
-                "refresh_every": 0,  # steps; 0: never
+                "refresh_every": 0,  # steps between calls of the method's `refresh`; 0: never; None: about an epoch
             },
             "optim": {
                 "name": "sgd",  # sgd, lars, lamb, adamw
@@ -52,13 +52,16 @@ def base():
                 "warmup": 0.0,  # in epochs if `train.epochs` is given, else in steps
                 "end": 0.0,  # the cosine's last value, as a share of the peak
                 "weight_decay": 0.0,  # on matrices and convolutions only: no bias, no norm, no token
+                "weight_decay_end": None,  # where it has moved to, along half a cosine, at the last step
+                "decay_all": False,  # decay biases, norms and tokens too, as torch does unless told otherwise
                 "momentum": 0.9,
                 "nesterov": False,
                 "b1": 0.9,
                 "b2": 0.999,
                 "clip": None,  # largest norm of the whole gradient
                 "trust_coefficient": 0.001,  # LARS
-                "groups": (),  # of dicts: pattern of paths, and lr_scale, weight_decay, clip, name, frozen_until
+                "clip_lr": False,  # LARS: a kernel's rate is the smaller of its trust ratio and the rate
+                "groups": (),  # of dicts: pattern of paths, and what `jssl.optim.GROUP` lists
             },
             "mesh": {"data": -1, "fsdp": 1},
             "checkpoint": {"every": 1000, "keep": 2, "best": "knn"},

@@ -48,7 +48,7 @@ def prepare(config):
         method=build(config.method, encoder=encoder),
         augment=build(config.augment),
         preprocess=build(config.preprocess),
-        tx=optimizer(config.optim, rate, epochs),
+        tx=optimizer(config.optim, rate, epochs, config.train.steps),
         rate=rate,
         time=Time(0, config.train.steps, config.train.per_epoch),
     )

@@ -7,6 +7,23 @@ from jax import lax
 from jssl.transforms import gather, rows, unit
 
 
+def info_nce(q, k, temperature, queue=None):
+    """InfoNCE (van den Oord et al., 2018; arXiv:1807.03748, eq. 4): cross-entropy of naming each query's own key.
+
+    q, k: [N, D], normalised here; the positive of q[i] is k[i] alone. Its negatives are the rows of `queue` [K, D], of
+    unit length, where it is given (MoCo, arXiv:1911.05722, eq. 1), else the other keys of the global batch. Gradients
+    reach what is not under a `stop_gradient`. -> mean over the queries, [].
+    """
+    q, k = rows(unit(q)), rows(unit(k))
+    negatives = gather(k) if queue is None else queue
+    logits = jnp.einsum("nd,md->nm", q, negatives, precision=lax.Precision.HIGHEST) / temperature
+    positive = jnp.einsum("nd,nd->n", q, k, precision=lax.Precision.HIGHEST) / temperature
+    denominator = jax.nn.logsumexp(logits, 1)
+    if queue is not None:  # else the positive is among the keys of the batch
+        denominator = jnp.logaddexp(positive, denominator)
+    return jnp.mean(denominator - positive)
+
+
 def nt_xent(z, temperature):
     """Normalised temperature-scaled cross-entropy (Chen et al., 2020; arXiv:2002.05709, eq. 1), mean over N * V rows.
 

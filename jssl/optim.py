@@ -14,7 +14,7 @@ from jssl.sharding import path_of
 NO_DECAY = r"(^|/)(cls|registers|positions|mask)$"
 
 # What a group of parameters may have of its own.
-GROUP = ("pattern", "lr_scale", "weight_decay", "clip", "name", "frozen_until")
+GROUP = ("pattern", "lr_scale", "weight_decay", "clip", "name", "frozen_until", "constant")
 
 
 def schedule(optim, steps, batch_size, unit=1.0):
@@ -33,17 +33,25 @@ def schedule(optim, steps, batch_size, unit=1.0):
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), cosine], [warmup]) if warmup else cosine
 
 
-def optimizer(optim, rate, unit=1.0):
+def optimizer(optim, rate, unit=1.0, steps=None):
     """The gradient transformation of `config.optim`, at the learning rate `rate(step)`.
 
     `optim.groups` is a sequence of dicts. The first whose 'pattern' is found in a parameter's path, such as
     'encoder/stem/kernel', gives it another 'lr_scale', 'weight_decay', 'clip' (norm of the group's gradient) or 'name',
-    or keeps it still until 'frozen_until', in the unit of `optim.warmup`.
+    keeps it still until 'frozen_until', in the unit of `optim.warmup`, or, with 'constant', at the peak of the rate.
+    steps: of the training, where `optim.weight_decay_end` is given. `optim.clip` does not count groups with a 'clip' of
+    their own: what they hold cannot change the others' steps.
     """
-    default = _one(optim, rate)
+    tx = _one(optim, rate, steps)
     if optim.groups:
-        default = _groups(optim, rate, default, unit)
-    return optax.chain(optax.clip_by_global_norm(optim.clip), default) if optim.clip else default
+        tx = _groups(optim, rate, tx, unit, steps)
+    if not optim.clip:
+        return tx
+
+    def clipped(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: not _group(optim, path).get("clip"), params)
+
+    return optax.chain(optax.masked(optax.clip_by_global_norm(optim.clip), clipped), tx)
 
 
 def decayed(params):
@@ -53,6 +61,29 @@ def decayed(params):
         return x.ndim > 1 and not re.search(NO_DECAY, path_of(path))
 
     return jax.tree_util.tree_map_with_path(one, params)
+
+
+def scale_by_larc(rate, coefficient):
+    """min(trust ratio / rate, 1), so that the whole step is min(trust ratio, rate) times the gradient.
+
+    solo-learn's `clip_lr`, which its tables are made with; the ratio is `coefficient * |p| / |update|`.
+    """
+    ratio = optax.scale_by_trust_ratio(trust_coefficient=coefficient)
+
+    def init(params):
+        return jnp.int32(0)
+
+    def update(updates, step, params=None):
+        scaled, _ = ratio.update(updates, ratio.init(params), params)
+        cap = rate(step)
+
+        def one(update, adapted):
+            # Along the same direction: the shorter of the two, in units of the rate.
+            return jnp.where(jnp.sum(adapted**2) < cap**2 * jnp.sum(update**2), adapted / cap, update)
+
+        return jax.tree.map(one, updates, scaled), step + 1
+
+    return optax.GradientTransformation(init, update)
 
 
 def hold(tx, until):
@@ -87,39 +118,65 @@ def restart(tx, opt, fresh, replaced):
     return jax.tree.map(lambda swap, old, new: new if swap else old, marks, opt, fresh)
 
 
-def _one(optim, rate):
-    decay = {"weight_decay": optim.weight_decay}
+def _one(optim, rate, steps, since=0):
+    mask = None if optim.decay_all else decayed
+    decay = {"weight_decay": _weight_decay(optim, steps, since)}
     betas = {"b1": optim.b1, "b2": optim.b2}
+    momentum = {"momentum": optim.momentum, "nesterov": optim.nesterov}
     makers = {
         "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(optim.weight_decay, decayed),
+            optax.add_decayed_weights(**decay, mask=mask),
             optax.sgd(rate, momentum=optim.momentum or None, nesterov=optim.nesterov),
         ),
         # You et al., 2017 (arXiv:1708.03888); as in SimCLR and BYOL, biases and norms are neither decayed nor adapted.
-        "lars": lambda: optax.lars(
-            rate,
-            **decay,
-            weight_decay_mask=decayed,
-            trust_ratio_mask=decayed,
-            trust_coefficient=optim.trust_coefficient,
-            momentum=optim.momentum,
-            nesterov=optim.nesterov,
+        "lars": lambda: (
+            optax.chain(
+                optax.add_decayed_weights(**decay, mask=mask),
+                optax.masked(scale_by_larc(rate, optim.trust_coefficient), decayed),
+                optax.sgd(rate, **momentum),
+            )
+            if optim.clip_lr
+            else optax.lars(
+                rate,
+                **decay,
+                weight_decay_mask=mask or True,
+                trust_ratio_mask=decayed,
+                trust_coefficient=optim.trust_coefficient,
+                **momentum,
+            )
         ),
         # You et al., 2019 (arXiv:1904.00962). optax.lamb adapts biases and norms too: a bias near 0 then hardly moves.
         "lamb": lambda: optax.chain(
             optax.scale_by_adam(**betas, eps=1e-6),
-            optax.add_decayed_weights(optim.weight_decay, decayed),
+            optax.add_decayed_weights(**decay, mask=mask),
             optax.masked(optax.scale_by_trust_ratio(), decayed),
             optax.scale_by_learning_rate(rate),
         ),
-        "adamw": lambda: optax.adamw(rate, **betas, **decay, mask=decayed),
+        "adamw": lambda: optax.chain(
+            optax.scale_by_adam(**betas),
+            optax.add_decayed_weights(**decay, mask=mask),
+            optax.scale_by_learning_rate(rate),
+        ),
     }
     if optim.name not in makers:
         raise ValueError(f"optim.name={optim.name!r}{nearest(optim.name, makers)}")
     return makers[optim.name]()
 
 
-def _groups(optim, rate, default, unit):
+def _weight_decay(optim, steps, since):
+    """The decay, or, where it has an end, half a cosine from it to there (DINO, arXiv:2104.14294, section 3.2)."""
+    start, end = optim.weight_decay, optim.weight_decay_end
+    if end is None:
+        return start
+    return lambda step: end + (start - end) * (1 + jnp.cos(jnp.pi * jnp.minimum((step + since) / steps, 1.0))) / 2
+
+
+def _group(optim, path):
+    """The group that a parameter's path belongs to, {} for the default."""
+    return next((group for group in optim.groups if re.search(group["pattern"], path_of(path))), {})
+
+
+def _groups(optim, rate, default, unit, steps):
     transforms = {"default": default}
     for group in optim.groups:
         for key in group:
@@ -129,15 +186,19 @@ def _groups(optim, rate, default, unit):
             raise ValueError(f"optim.groups: {dict(group)} has no 'pattern'; expected one, of parameter paths")
         own = optim.copy_and_resolve_references()
         own.update({key: group[key] for key in ("weight_decay", "name") if key in group})
+        if "weight_decay" in group:
+            own.weight_decay_end = None
         scale, until = group.get("lr_scale", 1.0), round(group.get("frozen_until", 0) * unit)
         # A held optimizer counts its steps from `until`; the schedule goes on meanwhile.
-        tx = _one(own, lambda step, scale=scale, until=until: scale * rate(step + until))
+        at = lambda step, until=until: step + until
+        if group.get("constant"):
+            at = lambda step: round(optim.warmup * unit)
+        tx = _one(own, lambda step, scale=scale, at=at: scale * rate(at(step)), steps, until)
         if group.get("clip"):
             tx = optax.chain(optax.clip_by_global_norm(group["clip"]), tx)
         transforms[group["pattern"]] = hold(tx, until) if until else tx
 
     def label(path, _):
-        patterns = (group["pattern"] for group in optim.groups)
-        return next((pattern for pattern in patterns if re.search(pattern, path_of(path))), "default")
+        return _group(optim, path).get("pattern", "default")
 
     return optax.partition(transforms, lambda params: jax.tree_util.tree_map_with_path(label, params))

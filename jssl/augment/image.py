@@ -237,9 +237,7 @@ def multicrop(
 ):
     """Multi-crop (Caron et al., 2020; arXiv:2006.09882): large views 'image' and small ones 'local', as SwAV has them.
 
-    blur, solarise: of the first large view, of the other large ones, of the small ones. DINO (arXiv:2104.14294):
-    area=(0.4, 1.0), local_area=(0.05, 0.4), jitter=(0.4, 0.4, 0.2, 0.1), blur=(1.0, 0.1, 0.5),
-    solarise=(0.0, 0.2, 0.0), interpolation="bicubic".
+    blur, solarise: of the first large view, of the other large ones, of the small ones.
     """
     crops = [Crop("image", views, size, tuple(area), tuple(ratio), interpolation)]
     shared = Distort(flip=flip, jitter=tuple(jitter), jitter_p=jitter_p, gray=gray)
@@ -249,6 +247,27 @@ def multicrop(
         crops.append(Crop("local", local_views, local_size, tuple(local_area), tuple(ratio), interpolation))
         distort.append((local,) * local_views)
     return Augment(tuple(crops), tuple(distort), tuple(mean), tuple(std))
+
+
+def dino(
+    size=224,
+    area=(0.4, 1.0),
+    local_size=96,
+    local_views=8,
+    local_area=(0.05, 0.4),
+    flip=0.5,
+    jitter=(0.4, 0.4, 0.2, 0.1),
+    gray=0.2,
+    blur=(1.0, 0.1, 0.5),
+    solarise=(0.0, 0.2, 0.0),
+    interpolation="bicubic",
+    mean=MEAN,
+    std=STD,
+):
+    """DINO's multi-crop (Caron et al., 2021; arXiv:2104.14294, section 3.2 and appendix): BYOL's distortions."""
+    crops = {"area": area, "local_size": local_size, "local_views": local_views, "local_area": local_area}
+    distort = {"flip": flip, "jitter": jitter, "gray": gray, "blur": blur, "solarise": solarise}
+    return multicrop(size, **crops, **distort, interpolation=interpolation, mean=mean, std=std)
 
 
 def mae(
@@ -270,6 +289,9 @@ def strokes(
     size=16,
     views=2,
     area=(0.4, 1.0),
+    local_size=8,
+    local_views=0,
+    local_area=(0.1, 0.4),
     ratio=(3 / 4, 4 / 3),
     rotate=10.0,
     shear=15.0,
@@ -280,10 +302,15 @@ def strokes(
     mean=MEAN,
     std=STD,
 ):
-    """Views of handwriting, drawings and other grey shapes, where a mirrored image may mean something else."""
-    crop = Crop("image", views, size, tuple(area), tuple(ratio), interpolation)
+    """Views of handwriting, drawings and other grey shapes, where a mirrored image may mean something else.
+
+    local_views: how many small crops 'local' there are beside the large ones, see `multicrop`.
+    """
+    crops = [Crop("image", views, size, tuple(area), tuple(ratio), interpolation)]
+    if local_views:
+        crops.append(Crop("local", local_views, local_size, tuple(local_area), tuple(ratio), interpolation))
     distort = Distort(rotate=rotate, shear=shear, gamma=tuple(gamma), blur=blur, noise=noise)
-    return Augment((crop,), ((distort,) * views,), tuple(mean), tuple(std))
+    return Augment(tuple(crops), tuple((distort,) * crop.views for crop in crops), tuple(mean), tuple(std))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import dataclasses
 from jssl.losses import nt_xent
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, init_nets
+from jssl.nets.net import Net, apply_nets, apply_views, init_nets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +36,9 @@ class SimCLR(Method):
         return params, {"stats": stats}
 
     def loss(self, params, carry, views, rng, time):
-        x = views["image"]  # [N, V, H, W, C]
-        n, v, *shape = x.shape
-
         # Both views pass together, so batch norm sees all N * V of them (section 2.2, "global BN").
-        out, stats = apply_nets(self.nets, params, carry["stats"], x.reshape(n * v, *shape), rng=rng)
-        h = out["encoder"].reshape(n, v, -1)  # [N, V, D]
-        z = out["projector"].reshape(n, v, -1)  # [N, V, E]
+        out, stats = apply_views(self.nets, params, carry["stats"], views["image"], rng=rng)
+        h, z = out["encoder"], out["projector"]  # [N, V, D], [N, V, E]
 
         loss = nt_xent(z, self.temperature)  # eq. 1
         return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": h})
