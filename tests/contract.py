@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jssl import config as configs
-from jssl import data
+from jssl import data, health
 from jssl.experiment import fill
 from jssl.sharding import make_mesh, path_of
 from jssl.train import Run
@@ -29,9 +29,9 @@ def make_run(name, mesh=(1, 1), workdir=None, **overrides):
 
 
 class Trained:
-    """`STEPS` steps on a (data, fsdp) mesh: the start, the end, the losses and the compiled program."""
+    """`steps` steps on a (data, fsdp) mesh: the start, the end, the losses and the compiled program."""
 
-    def __init__(self, name, mesh, workdir=None, **overrides):
+    def __init__(self, name, mesh=(1, 1), workdir=None, steps=STEPS, **overrides):
         self.run = make_run(name, mesh, workdir, **overrides)
         self.config, self.mesh, self.experiment = self.run.config, self.run.mesh, self.run.experiment
         self.method = self.experiment.method
@@ -40,7 +40,7 @@ class Trained:
             self.start = jax.device_get(state)
             losses, self.out = [], None
             with self.run.feed.items(0, 1) as items:
-                for _ in range(STEPS):
+                for _ in range(steps):
                     state, metrics, self.out = self.run.steps(state, self.run.feed.images, next(items), self.run.rng)
                     losses.append(float(metrics["loss"][0]))
         self.state, self.losses, self.metrics = state, losses, jax.device_get(metrics)
@@ -100,6 +100,13 @@ class Trained:
 def trained(name, mesh=(1, 1), **overrides):
     """A `Trained`, shared by all tests of the process."""
     return Trained(name, mesh, **overrides)
+
+
+def warned(name, steps, **overrides):
+    """The health warning after `steps` steps of a `tiny` variant, or None."""
+    run = Trained(name, steps=steps, train__steps=steps, **overrides)
+    measured = {**run.metrics, **jax.jit(health.measures)(run.out)}
+    return health.warning({key: float(np.ravel(value)[-1]) for key, value in measured.items()})
 
 
 def assert_close(a, b):
