@@ -72,6 +72,8 @@ def fill(config, source, devices=None):
             chosen[path] = f"{path} = {value} ({why})"
 
     n, device = len(source), devices[0].device_kind
+    if config.method.get("rows", 0) is None:
+        choose("method.rows", n, "of the data")
     choose("dtype", "bfloat16" if accelerator else "float32", f"device: {device}")
     if config.augment.get("size", 0) is None:
         choose("augment.size", *_size(source, accelerator))
@@ -101,6 +103,7 @@ def fill(config, source, devices=None):
     choose("data.resident", fits, "images fit on the device" if fits else "images stay on the host")
     choose("data.workers", 0 if source.images is not None else data.default_workers(), "cores")
     choose("train.steps_per_call", _steps_per_call(config, accelerator), "divides every cadence")
+    choose("train.refresh_every", _multiple(train.per_epoch, train.steps_per_call), "about an epoch")
     if train.steps is None:
         train.steps = max(steps - steps % train.steps_per_call, train.steps_per_call)
     check(config, source, devices)
@@ -235,7 +238,7 @@ def _steps_per_call(config, accelerator):
     """
     if not config.data.resident or not accelerator:
         return 1
-    values = [config.log_every, config.train.refresh_every, config.eval.every, config.checkpoint.every]
+    values = [config.log_every, config.train.refresh_every or 0, config.eval.every, config.checkpoint.every]
     values += [config.train.steps] if config.train.steps is not None else []
     common = math.gcd(*values)
     return max(k for k in range(1, 11) if common % k == 0)

@@ -26,6 +26,7 @@ from jssl.feed import Feed
 from jssl.optim import restart
 from jssl.sharding import distribute, make_mesh, put, replicated, rows_here, state_shardings
 from jssl.step import init_state, train_step, train_steps
+from jssl.transforms import rows
 from jssl.writers import Writer
 
 # What may differ when a run goes on: how long it is, how often it does what, and what changes nothing but speed.
@@ -74,7 +75,7 @@ class Run:
 
     def compile(self):
         """`eval_shape`, then sharding rules, then the jitted functions with pinned output shardings."""
-        method, augment, _, tx, _, clock = self.experiment
+        method, augment, preprocess, tx, _, clock = self.experiment
         views = jax.eval_shape(augment, self.rng, self.feed.shapes())
         init = functools.partial(init_state, method, tx, views=views)
         shapes = jax.eval_shape(init, self.rng_init)
@@ -92,6 +93,7 @@ class Run:
         everywhere = replicated(self.mesh)
         self.steps = jax.jit(steps, donate_argnums=0, out_shardings=(self.shardings, everywhere, None))
         self.measures = jax.jit(health.measures, out_shardings=everywhere)
+        self.inputs = jax.jit(lambda batch: rows({**preprocess(batch), "index": batch["index"]}))
 
     def go(self, chosen):
         """From the newest checkpoint, if there is one, to the last step. chosen: lines of text, for the log."""
@@ -178,12 +180,16 @@ class Run:
         return state._replace(params=params, carry=carry, opt=restart(tx, state.opt, fresh, replaced))
 
     def every_batch(self):
-        """Each row of the data once, as global batches; the last is padded with index -1."""
-        size = self.config.eval.batch_size
+        """Each row of the data once, as evaluation sees it: global batches of what `embed` takes, and 'index'.
+
+        The last batch is padded with index -1.
+        """
+        size, devices = min(self.config.eval.batch_size, len(self.source)), self.mesh.size
+        size = -(-size // devices) * devices
         here = rows_here(self.mesh, size)
         inputs = self.experiment.preprocess
         for batch in data.every(self.source, batch_size=size, rows=here, size=inputs.size, crop=inputs.crop):
-            yield put(self.mesh, batch, size)
+            yield self.inputs(put(self.mesh, batch, size))
 
     def knn(self, state):
         """Accuracy of weighted k-NN within a fixed, labelled part of the training data; test labels play no role."""

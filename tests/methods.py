@@ -47,6 +47,7 @@ class Clusters(Method):
         seen = np.zeros(ROWS, np.int32)
         for batch in batches:
             index = np.asarray(batch["index"])
+            assert batch["image"].dtype == np.float32  # what `embed` takes
             assert (index >= 0).sum() == len(index) or (np.diff(np.flatnonzero(index < 0)) == 1).all()
             np.add.at(seen, index[index >= 0], 1)
         labels = jax.random.randint(rng, (ROWS,), 0, 4)

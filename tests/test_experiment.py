@@ -141,6 +141,29 @@ def test_steps_per_dispatch_divide_every_cadence():
     assert filled(files(50_000, [(32, 32)]), GPU).train.steps_per_call == 1
 
 
+@pytest.mark.parametrize(
+    ("n", "batch", "calls", "every"),
+    [(1297, 256, 1, 5), (50_000, 256, 1, 195), (50_000, 256, 10, 200), (1297, 256, 10, 10), (300, 256, 1, 1)],
+)
+def test_refresh_is_due_about_once_an_epoch(n, batch, calls, every):
+    overrides = {"train__batch_size": batch, "train__steps_per_call": calls, "train__steps": 1000}
+    cadences = {"log_every": 100, "eval__every": 100, "checkpoint__every": 100}
+    config = filled(held(n, 32), CPU, train__refresh_every="None", **overrides, **cadences)
+    assert config.train.refresh_every == every
+
+
+def test_steps_per_dispatch_are_not_fewer_for_a_refresh_that_nobody_timed():
+    config = filled(held(50_000, 32), GPU, train__refresh_every="None", log_every=20, eval__every=30)
+    assert (config.train.steps_per_call, config.train.refresh_every) == (10, 100)
+
+
+def test_a_method_is_told_the_rows_of_the_data_if_it_asks():
+    config = configs.load("simclr:folder")
+    assert "rows" not in fill(config, held(1000, 32), [CPU])[0].method
+    config.method.rows = None
+    assert fill(config, held(1000, 32), [CPU])[0].method.rows == 1000
+
+
 def test_what_was_chosen_is_told_and_what_was_given_is_not():
     _, chosen = fill(configs.load("simclr:folder", {"train.batch_size": 64}), held(1000, 32), [CPU])
     named = [line.split(" = ")[0] for line in chosen]

@@ -230,6 +230,22 @@ def test_refresh_sees_every_row_once_on_its_cadence(tmp_path):
     assert dict(zip(saved(tmp_path), refreshed)) == {9: 3, 6: 2}  # checkpoint 6 holds the state from before the third
 
 
+def test_refresh_is_given_what_embed_takes():
+    run = run_of(config(eval__batch_size=500))
+    with jax.set_mesh(run.mesh):
+        given = list(run.every_batch())
+    assert [len(batch["index"]) for batch in given] == [500] * 3
+    index = np.concatenate([batch["index"] for batch in given])
+    np.testing.assert_array_equal(index, [*range(1297), *[-1] * 203])
+    images = np.concatenate([batch["image"] for batch in given])[:1297]
+    np.testing.assert_allclose(images, run.experiment.preprocess({"image": run.source.images})["image"], atol=1e-6)
+
+
+def test_refresh_before_the_first_step(tmp_path):
+    state = train(config(train__refresh_every=100), tmp_path)
+    assert (np.asarray(state.carry["refreshed"]) == 1).all()
+
+
 def test_what_refresh_replaces_starts_with_fresh_optimizer_state_and_the_rest_keeps_its_own(tmp_path):
     run = run_of(config(train__refresh_every=4))
     with jax.set_mesh(run.mesh):
