@@ -60,8 +60,9 @@ class Method(abc.ABC):
     def refresh(self, params, carry, batches, rng) -> tuple[Tree, Tree]:
         """Every `train.refresh_every` steps, outside the compiled step: clustering and the like.
 
-        `batches` iterates once over every row of the data as {'image': [B, H, W, C], 'index': int32 [B], ...}; the last
-        batch is padded with index -1.
+        `batches` iterates once over every row of the data, as `embed` takes it: preprocessed, {'image': float32 [B, H,
+        W, C], ..., 'index': int32 [B]}, rows cut over the devices; the last batch is padded with index -1, and so is
+        what cannot be decoded. Parameters that come back as other arrays start with fresh optimizer state.
         """
         return params, carry
 
