@@ -24,6 +24,7 @@ class SimCLR(Method):
     dim: int = 128
     depth: int = 2  # layers of g
     temperature: float = 0.1  # tau; table 5
+    decoupled: bool = False  # DCL (Yeh et al., 2021; arXiv:2110.06848): the positive leaves the denominator
 
     @property
     def nets(self):
@@ -40,7 +41,7 @@ class SimCLR(Method):
         out, stats = apply_views(self.nets, params, carry["stats"], views["image"], rng=rng)
         h, z = out["encoder"], out["projector"]  # [N, V, D], [N, V, E]
 
-        loss = nt_xent(z, self.temperature)  # eq. 1
+        loss = nt_xent(z, self.temperature, self.decoupled)  # eq. 1
         return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": h})
 
     def embed(self, params, carry, inputs):
