@@ -41,7 +41,7 @@ def test_sigreg_of_a_gaussian_is_small_and_of_all_else_larger():
     least = found(normal)
     assert least < 2  # its mean under the Gaussian does not depend on N
     for other in normal * 0.5, normal * 2, normal + 1, np.sign(normal), normal * [0.0] + normal[..., :1], 0 * normal:
-        assert found(other) > 20 * least
+        assert found(other) > 10 * least
 
 
 def test_bfloat16_embeddings_cost_their_own_rounding_and_no_more():
@@ -76,9 +76,9 @@ def test_a_gradient_flows_through_every_view():
 
 
 def test_collapse_is_caught_without_the_regulariser_and_there_is_none_with_it():
-    adam = {"optim__name": "adamw", "optim__lr": 0.01}
-    assert warned("lejepa", 60, **adam) is None
-    assert "collapse" in warned("lejepa", 60, method__lam=0.0, **adam)
+    adam = {"optim__name": "adamw", "optim__lr": 0.03}
+    assert warned("lejepa", 200, **adam) is None
+    assert "collapse" in warned("lejepa", 200, method__lam=0.0, **adam)
 
 
 def test_hyper_parameters_are_the_papers():

@@ -69,5 +69,6 @@ class NNCLR(Method):
 
 def nearest(z, queue):
     """Each row's nearest neighbour among the unit rows of the queue. z: [N, D], queue: [K, D] -> [N, D]."""
-    cosine = jnp.einsum("nd,kd->nk", stop_gradient(z), queue, precision=lax.Precision.HIGHEST)
+    z, queue = stop_gradient((z, queue))
+    cosine = jnp.einsum("nd,kd->nk", z, queue, precision=lax.Precision.HIGHEST)
     return queue[jnp.argmax(cosine, 1)]

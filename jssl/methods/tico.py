@@ -27,7 +27,7 @@ class TiCo(Method):
     encoder: Net  # f
     hidden: int = 4096
     dim: int = 256
-    rho: float = 20.0  # weight of the covariance contrast, as in lightly
+    rho: float = 8.0  # weight of the covariance contrast
     beta: float = 0.9  # decay of the running covariance
     tau_base: float = 0.99  # of the momentum network, rising to 1
 
@@ -68,6 +68,6 @@ def tico(z1, z2, covariance, rho, beta):
     """
     z = stop_gradient(z1)
     batch = jnp.einsum("nd,ne->de", z, z, precision=lax.Precision.HIGHEST) / len(z)
-    covariance = beta * covariance + (1 - beta) * batch
+    covariance = beta * stop_gradient(covariance) + (1 - beta) * batch
     used = jnp.einsum("nd,de,ne->n", z1, covariance, z1, precision=lax.Precision.HIGHEST)
     return 1 - jnp.mean(jnp.sum(z1 * z2, -1)) + rho * jnp.mean(used), covariance
