@@ -139,7 +139,9 @@ def _plus_plus(x, w, rng, k):
     def draw(rng, share):
         # The largest of log share + Gumbel noise: exact sampling by an argmax, without a sum over the devices' rows.
         score = jnp.where(w > 0, jnp.log(share + 1e-30) + jax.random.gumbel(rng, w.shape), -jnp.inf)
-        hot = jnp.arange(w.size).reshape(w.shape) == jnp.argmax(score)
+        best, block = gather((score.max(0), score.argmax(0)))  # of each place in the blocks, [B]
+        b = jnp.argmax(best)
+        hot = (jnp.arange(w.shape[0])[:, None] == block[b]) & (jnp.arange(w.shape[1]) == b)
         return gather(exact("sb,sbd->d", hot.astype(x.dtype), x))
 
     def add(i, state):
