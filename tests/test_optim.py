@@ -94,6 +94,27 @@ def test_lars_is_the_papers_authors_and_lightlys_up_to_the_norm_that_it_divides_
         np.testing.assert_allclose(params["bias"], tensors[f"out.lightly_lars.step{s}.bias"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("trust", [0.02, 1e3], ids=["the ratio is smaller", "the rate is smaller"])
+def test_clipped_lars_takes_the_smaller_of_trust_ratio_and_rate(trust):
+    """solo-learn's `clip_lr`, two steps by hand: each moves by min(ratio, rate) times the gradient with decay."""
+    rate, decay = 0.3, 0.01
+    fields = {"momentum": 0.5, "weight_decay": decay, "trust_coefficient": trust, "clip_lr": True}
+    tensors, ours = theirs(config(name="lars", **fields), rate)
+    p, velocity = tensors["in.w"].astype(np.float64), 0.0
+    for s in range(5):
+        g = tensors[f"in.grad{s}.w"] + decay * p
+        velocity = 0.5 * velocity + min(trust * np.linalg.norm(p) / np.linalg.norm(g), rate) * g
+        p = p - velocity
+    np.testing.assert_allclose(ours[5]["w"], p, rtol=1e-5, atol=1e-6)
+    plain = theirs(config(name="sgd", momentum=0.5), rate)[1]
+    np.testing.assert_allclose(ours[5]["bias"], plain[5]["bias"], rtol=1e-5)
+
+
+def test_clipped_lars_stands_still_where_the_warm_up_begins_at_zero():
+    gone = moved(steps(config(name="lars", clip_lr=True), PARAMS, [GRADS], lambda step: 0.0 * step))
+    assert all(np.isfinite(x).all() and not x.any() for x in jax.tree.leaves(gone))
+
+
 def test_nesterov_looks_ahead():
     plain, ahead = (steps(config(nesterov=n), PARAMS, [GRADS])[1][0]["head"]["kernel"] for n in (False, True))
     np.testing.assert_allclose(2 - ahead, 1.9 * (2 - plain), rtol=1e-5)
@@ -199,6 +220,54 @@ def test_the_first_pattern_found_decides():
 def test_clip_bounds_the_norm_of_the_whole_gradient():
     gone = moved(steps(config(clip=0.01), PARAMS, [GRADS]))
     np.testing.assert_allclose(optax.tree.norm(gone), 0.1 * 0.01, rtol=1e-3)
+
+
+def test_a_group_that_clips_for_itself_does_not_count_in_the_clip_of_the_others():
+    """So that a probe beside a method changes nothing in it, however large its gradient."""
+    groups = ({"pattern": "^head/", "clip": 1.0},)
+    large = {**GRADS, "head": {"kernel": 1e6 * GRADS["head"]["kernel"]}}
+    one, other = (moved(steps(config(clip=0.01, groups=groups), PARAMS, [g])) for g in (GRADS, large))
+    jax.tree.map(np.testing.assert_array_equal, one["encoder"], other["encoder"])
+    np.testing.assert_allclose(optax.tree.norm(one["encoder"]), 0.1 * 0.01, rtol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(other["head"]["kernel"]), 0.1, rtol=1e-3)
+
+
+def test_a_constant_group_keeps_the_peak_of_the_rate():
+    """SimSiam's predictor: no warm-up, no decay."""
+    optim = config(momentum=0.0, warmup=1.5, lr=0.1, scale="none", groups=({"pattern": "^head/", "constant": True},))
+    rate = schedule(optim, 6, 256, unit=2.0)
+    history = steps(optim, PARAMS, [GRADS] * 6, rate, unit=2.0)
+    for s in range(1, 7):
+        np.testing.assert_allclose(moved(history, s)["head"]["kernel"], -0.1 * 0.2, rtol=1e-4)
+        expected = -float(rate(s - 1)) * 0.1
+        np.testing.assert_allclose(moved(history, s)["encoder"]["kernel"], expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
+def test_weight_decay_moves_to_its_end_along_half_a_cosine(name):
+    """DINO's schedule: with no gradient, all that moves a kernel is its decay."""
+    optim = config(name=name, momentum=0.0, weight_decay=0.1, weight_decay_end=0.5)
+    history = [(PARAMS, optimizer(optim, lambda step: 0.1, steps=4).init(PARAMS))]
+    still = jax.tree.map(jnp.zeros_like, PARAMS)
+    for _ in range(5):
+        updates, state = optimizer(optim, lambda step: 0.1, steps=4).update(still, history[-1][1], history[-1][0])
+        history.append((optax.apply_updates(history[-1][0], updates), state))
+    kernels = np.array([params["head"]["kernel"][0, 0] for params, _ in history])
+    if name == "lamb":  # the trust ratio takes the size of the decay away, and leaves whether there is one
+        assert (np.diff(kernels) < 0).all()
+        return
+    cosine = 0.5 - 0.4 * (1 + np.cos(np.pi * np.array([0, 1, 2, 3, 4]) / 4)) / 2
+    np.testing.assert_allclose(1 - kernels[1:] / kernels[:-1], 0.1 * cosine, rtol=1e-3)
+    biases = [params["encoder"]["bias"] for params, _ in history]
+    np.testing.assert_array_equal(biases[0], biases[-1])
+
+
+def test_all_decays_where_it_is_asked_for():
+    still = jax.tree.map(jnp.zeros_like, PARAMS)
+    for decays in (False, True):
+        gone = moved(steps(config(weight_decay=0.5, decay_all=decays), PARAMS, [still]))
+        assert gone["encoder"]["bias"].any() == decays
+        assert gone["encoder"]["kernel"].all()
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars", "lamb"])
