@@ -32,6 +32,7 @@ def base():
             "data": {
                 "source": "digits",
                 "eval_source": None,  # labelled test images for `jssl eval`
+                "share": 1.0,  # of every class, drawn by the seed: for training on few labels
                 "channels": None,  # of decoded files: 1 or 3
                 "max_bad": 0.01,  # share of files that may fail to decode
                 "workers": None,  # decoding processes; 0: threads of this one
@@ -65,7 +66,14 @@ def base():
             },
             "mesh": {"data": -1, "fsdp": 1},
             "checkpoint": {"every": 1000, "keep": 2, "best": "knn"},
-            "eval": {"every": 0, "k": 20, "temperature": 0.07, "rows": 5000, "batch_size": 512},
+            "eval": {
+                "every": 0,
+                "k": 20,
+                "temperature": 0.07,
+                "rows": 5000,
+                "batch_size": 512,
+                "probe_lr": 0.0,  # per 256 images, of a linear probe trained beside the method; 0: none
+            },
         },
         type_safe=False,
     )

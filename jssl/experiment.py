@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 import jssl
-from jssl import data
+from jssl import data, probe
 from jssl.config import build, complete
 from jssl.method import Method, Time
 from jssl.optim import optimizer, schedule
@@ -39,16 +39,22 @@ class Experiment(NamedTuple):
     time: Time
 
 
-def prepare(config):
-    """The objects of a complete config (no field left to choose)."""
+def prepare(config, source=None):
+    """The objects of a complete config (no field left to choose). source: what a probe, if any, finds labels in."""
     encoder = build(config.encoder, dtype=jnp.dtype(config.dtype))
     epochs = config.train.per_epoch if config.train.epochs is not None else 1.0
     rate = schedule(config.optim, config.train.steps, config.train.batch_size, epochs)
+    method, optim = build(config.method, encoder=encoder), config.optim
+    if classes := probe.classes_of(config, source):
+        method = probe.Probed(method, classes, len(source))
+        optim = optim.copy_and_resolve_references()
+        peak = float(rate(round(optim.warmup * epochs)))
+        optim.groups = (probe.group(config, peak), *optim.groups)
     return Experiment(
-        method=build(config.method, encoder=encoder),
+        method=method,
         augment=build(config.augment),
         preprocess=build(config.preprocess),
-        tx=optimizer(config.optim, rate, epochs, config.train.steps),
+        tx=optimizer(optim, rate, epochs, config.train.steps),
         rate=rate,
         time=Time(0, config.train.steps, config.train.per_epoch),
     )
@@ -74,6 +80,10 @@ def fill(config, source, devices=None):
     n, device = len(source), devices[0].device_kind
     if config.method.get("rows", 0) is None:
         choose("method.rows", n, "of the data")
+    if config.method.get("classes", 0) is None:
+        if source.labels is None:
+            raise ValueError(f"{config.method.name} needs labels, but {source.spec} has none; or give method.classes")
+        choose("method.classes", int(source.labels.max()) + 1, "of the data")
     choose("dtype", "bfloat16" if accelerator else "float32", f"device: {device}")
     if config.augment.get("size", 0) is None:
         choose("augment.size", *_size(source, accelerator))
@@ -166,7 +176,15 @@ def preflight(config, source, state):
         f"{size(state.carry):,.1f} carry, {size(state.opt):,.1f} optimizer)",
         f"batch {train.batch_size:,} ({train.batch_size // devices:,} per device){micro}, {train.steps:,} steps, "
         f"{epochs:,.1f} epochs, {train.steps_per_call} steps per dispatch",
+        *_probe(config, source),
     ]
+
+
+def _probe(config, source):
+    if not config.eval.probe_lr:
+        return []
+    classes = probe.classes_of(config, source)
+    return [f"online probe on {classes} classes" if classes else "no online probe: it needs labels of two classes"]
 
 
 def _size(source, accelerator):

@@ -8,6 +8,10 @@ import jax.numpy as jnp
 
 Tree = Any  # nested dicts of arrays
 
+# What learns from labels has carry[LABELS], int32 [rows], -1 at first; before step 0 the engine writes the source's
+# labels there, and `loss` looks them up by views['index'].
+LABELS = "given_labels"
+
 
 class Time(NamedTuple):
     """Where training is. Thresholds compare integer steps; `progress` is for smooth schedules."""

@@ -18,6 +18,12 @@ MAP_POINTS = 4000  # drawn; more only make the page heavy
 CURVES = (
     ("loss", "Loss", "What training minimises. It should fall, then flatten; its height says nothing across methods."),
     ("knn", "k-NN accuracy", "How often the nearest neighbours of a held-out example tell its class. It should rise."),
+    (
+        "probe/accuracy",
+        "Online probe: accuracy",
+        "A linear classifier trained beside the method, on random views of training images. It should rise.",
+    ),
+    ("probe/loss", "Online probe: loss", "What that classifier minimises. The method feels nothing of it."),
     ("lr", "Learning rate", "The step size: a warm-up, then a slow decay."),
     ("grad_norm", "Gradient norm", "The length of the gradient. Healthy: steady or falling. Spikes: lower the rate."),
     ("std", "Spread of embeddings", "1: even in all directions; 0: the same for every input. Below 0.1: a collapse."),
@@ -46,7 +52,8 @@ CURVES = (
         "Share of the time in which the device waited. Above some per cent: more workers.",
     ),
 )
-PERCENT = ("knn", "data_wait")
+NAMED = [name for name, _, _ in CURVES]
+PERCENT = ("knn", "probe/accuracy", "data_wait")
 FROM_ZERO = ("examples_per_s", "data_wait")  # rates: their share of the whole axis is what counts
 OTHER = "Logged by the method."
 
@@ -252,9 +259,9 @@ def _legend(names, most=40):
 def curves(rows):
     found = {name: None for row in rows for name in row if name not in ("step", "warning")}
     figure, taken = [], set()
-    for ending, heading, caption in CURVES:
+    for known, heading, caption in CURVES:
         for name in found:
-            if name not in taken and name.split("/")[-1] == ending:
+            if name not in taken and known == (name if name in NAMED else name.split("/")[-1]):
                 taken.add(name)
                 figure.append(_curve(rows, name, heading, caption))
     figure += [_curve(rows, name, name, OTHER) for name in found if name not in taken]

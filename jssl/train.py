@@ -20,11 +20,13 @@ from jssl import data, encoder, health
 from jssl.augment.image import views_sheet
 from jssl.checkpoint import Checkpoints, fill
 from jssl.evals.knn import knn
+from jssl.evals.labels import share
 from jssl.experiment import CADENCES, preflight, prepare, provenance
 from jssl.experiment import fill as fill_config
 from jssl.feed import Feed
+from jssl.method import LABELS
 from jssl.optim import restart
-from jssl.sharding import distribute, make_mesh, put, replicated, rows_here, state_shardings
+from jssl.sharding import distribute, everywhere, make_mesh, put, replicated, rows_here, state_shardings
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import rows
 from jssl.writers import Writer
@@ -47,6 +49,7 @@ def train(config, workdir):
     distribute()
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     source = data.open_source(config.data.source, channels=config.data.channels, max_bad=config.data.max_bad)
+    source = labelled_part(source, config.data.share, config.seed)
     config, chosen = fill_config(config, source)
     refuse_another(workdir, config)
     with jax.set_mesh(mesh):
@@ -58,7 +61,7 @@ class Run:
 
     def __init__(self, config, source, mesh, workdir):
         self.config, self.source, self.mesh, self.workdir = config, source, mesh, workdir
-        self.experiment = prepare(config)
+        self.experiment = prepare(config, source)
         self.rng_init, self.rng, self.rng_refresh = jax.random.split(jax.random.key(config.seed), 3)
         self.feed = Feed(
             source,
@@ -95,6 +98,16 @@ class Run:
         self.measures = jax.jit(health.measures, out_shardings=everywhere)
         self.inputs = jax.jit(lambda batch: rows({**preprocess(batch), "index": batch["index"]}))
 
+    def begin(self):
+        """The state before step 0. A method that learns from labels finds them in its carry."""
+        state = self.init(self.rng_init)
+        if LABELS not in state.carry:
+            return state
+        if self.source.labels is None:
+            raise ValueError(f"{self.config.method.name} learns from labels, but {self.source.spec} has none")
+        labels = everywhere(self.mesh, np.array(self.source.labels, np.int32))
+        return state._replace(carry={**state.carry, LABELS: labels})
+
     def go(self, chosen):
         """From the newest checkpoint, if there is one, to the last step. chosen: lines of text, for the log."""
         config, train, per_call = self.config, self.config.train, self.config.train.steps_per_call
@@ -102,7 +115,7 @@ class Run:
             state = checkpoints.restore(self.shapes)
             fresh = state is None
             if fresh:
-                state = fill(self.init(self.rng_init), config.init_from)
+                state = fill(self.begin(), config.init_from)
             start = done = int(state.step)
             if start > train.steps:
                 raise ValueError(f"{self.workdir} is at step {start:,} already: expected train.steps={start} or more")
@@ -313,6 +326,15 @@ def probe_rows(source, rows, seed):
         return None
     part = source.take(np.random.default_rng(seed).permutation(len(source))[:rows])
     return part, len(part) * 4 // 5
+
+
+def labelled_part(source, part, seed):
+    """The source of the rounded `part` of every class, drawn by the seed; the whole source where `part` is 1."""
+    if part == 1:
+        return source
+    if source.labels is None:
+        raise ValueError(f"data.share={part} is of every class, but {source.spec} has no labels")
+    return source.take(np.flatnonzero(share(source.labels, part, np.random.default_rng(seed))))
 
 
 def width(out):

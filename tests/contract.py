@@ -36,7 +36,7 @@ class Trained:
         self.config, self.mesh, self.experiment = self.run.config, self.run.mesh, self.run.experiment
         self.method = self.experiment.method
         with jax.set_mesh(self.mesh):
-            state = self.run.init(self.run.rng_init)
+            state = self.run.begin()
             self.start = jax.device_get(state)
             losses, self.out = [], None
             with self.run.feed.items(0, 1) as items:
