@@ -9,6 +9,7 @@ from jssl.transforms import gather, unit
 ROWS = 512  # that RankMe and uniformity look at: they cost ROWS^2 numbers, whatever the batch
 COLLAPSED_STD = 0.1  # two unit embeddings then have a mean cosine of 0.99
 COLLAPSED_RANK = 2.0
+COLLAPSED_INFORMATION = 0.1  # nats
 
 
 def measures(out):
@@ -39,7 +40,8 @@ def measures(out):
 def warning(metrics, dim=None):
     """-> one sentence that says what collapsed and what to try, or None. metrics: what `measures` gave, as numbers.
 
-    dim: of the embeddings, to be named. Where a method has no embedding, its features are judged.
+    dim: of the embeddings, to be named. Where a method has no embedding, its features are judged. A method of soft
+    assignments has its `information` among its metrics, as "health/information".
     """
     prefix, what = ("health/", "embeddings") if "health/std" in metrics else ("health/features_", "features")
     std, rank = metrics.get(prefix + "std"), metrics.get(prefix + "rankme")
@@ -54,6 +56,13 @@ def warning(metrics, dim=None):
         return (
             f"dimensional collapse: the {what} use about {rank:.1f}{of} dimensions (RankMe); try stronger views, a "
             "lower learning rate or weight decay, a larger batch, or batch norm in the projector"
+        )
+    information = metrics.get("health/information")
+    if information is not None and information < COLLAPSED_INFORMATION:
+        return (
+            "collapse: every input gets almost the same assignment, one cluster or all evenly (it tells "
+            f"{information:.2g} nats about the input); try a lower learning rate, a sharper temperature or epsilon, "
+            "prototypes frozen for longer, and look at what balances the clusters (Sinkhorn, centring)"
         )
     return None
 
@@ -102,6 +111,21 @@ def uniformity(x, t=2.0):
     distance = jnp.maximum(length[:, :, None] + length[:, None] - 2 * cos, 0)
     energy = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -t * distance)  # [V, N, N]
     return jnp.mean(jax.nn.logsumexp(energy, (1, 2)) - jnp.log(n * (n - 1.0)))
+
+
+def information(p):
+    """Mutual information of an input and its soft assignment, H(mean p) - mean H(p), in nats; no gradient passes.
+
+    p: [..., K], rows that sum to 1 -> [], from 0 (every input has the same assignment, be it one cluster or all evenly,
+    which entropies alone do not tell apart from health) to log K (each has one cluster, and the clusters equal shares).
+    """
+    p = lax.stop_gradient(p).astype(jnp.float32)
+    return _entropy(p.mean(range(p.ndim - 1))) - jnp.mean(_entropy(p))
+
+
+def _entropy(p):
+    """[..., K] -> [...], in nats."""
+    return -jnp.sum(p * jnp.log(jnp.maximum(p, 1e-30)), -1)
 
 
 def _views(x):
