@@ -1,5 +1,6 @@
-"""Eight simulated devices and a compilation cache, set before anything imports jax."""
+"""Eight simulated devices and a compilation cache, set before anything imports jax; which tests share a process."""
 
+import gc
 import os
 import pathlib
 
@@ -12,12 +13,38 @@ CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",  # eight devices on two busy cores wait for each other
+    "--xla_backend_optimization_level=1",  # the tests' programs run for seconds and compile for minutes
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def group(item):
+    """What a worker runs without a break: a file, or the contract of one method, whose tests share programs."""
+    file = item.nodeid.partition("::")[0]
+    return f"{file}[{item.callspec.params['name']}]" if file.endswith("test_contract.py") else file
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=group)  # stable: the order within a group stays
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Programs of a finished group go: each holds memory maps, of which a process may have 65,530 (Linux)."""
+    if nextitem is None or group(nextitem) != group(item):
+        import jax
+
+        from tests.contract import trained
+
+        trained.cache_clear()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
