@@ -79,7 +79,7 @@ def folder(method, **fields):
 def cifar10(method, **fields):
     """CIFAR-10 as solo-learn's table has it: ResNet-18 with the CIFAR stem, 1000 epochs, batch 256, LARS (eta 0.02,
     momentum 0.9, no decay nor adaptation of biases and norms, trust ratio times rate at most the rate), 10 epochs of
-    warm-up. The rate, the decay and the views are each method's own."""
+    warm-up, a linear classifier trained beside it. The rate, the decay and the views are each method's own."""
     config = base()
     config.method = {"name": f"jssl.methods.{method}", **fields}
     config.encoder = {"name": "jssl.nets.resnet:resnet18", "stem": "cifar"}
@@ -90,14 +90,15 @@ def cifar10(method, **fields):
     config.optim.update({"name": "lars", "trust_coefficient": 0.02, "clip_lr": True, "warmup": 10.0})
     config.log_every = 100
     config.checkpoint.every = 2000
-    config.eval.update({"every": 2000, "k": 200, "temperature": 0.1, "rows": 10000})
+    config.eval.update({"every": 2000, "k": 200, "temperature": 0.1, "rows": 10000, "probe_lr": 0.1})
     return config
 
 
 def lightly(config):
-    """200 epochs of batch 512 with the optimizer of lightly's CIFAR-10 benchmark: SGD at 0.06 per 128, decay 5e-4."""
+    """200 epochs of batch 512 with the optimizer of lightly's CIFAR-10 benchmark: SGD at 0.06 per 128, decay 5e-4 on
+    every parameter, as torch has it; the warm-up of 10 epochs is ours."""
     config.train.update({"epochs": 200.0, "batch_size": 512})
-    config.optim.update({"name": "sgd", "lr": 0.12, "weight_decay": 5e-4})
+    config.optim.update({"name": "sgd", "lr": 0.12, "weight_decay": 5e-4, "decay_all": True})
     return config
 
 
