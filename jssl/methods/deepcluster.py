@@ -40,7 +40,7 @@ class DeepCluster(Method):
         if self.rows is None or self.rows < self.k:
             raise ValueError(f"method.rows={self.rows}: expected the rows of the data, at least method.k={self.k}")
         params, stats = init_nets(self.nets, rng, self.see(views["image"][:, 0]))
-        params["classifier"] = fresh(rng, params["classifier"])
+        params["classifier"] = fresh(jax.random.fold_in(rng, 2), params["classifier"])
         # Until the first refresh, which comes before the first step, labels are dealt round.
         labels = jnp.arange(self.rows, dtype=jnp.int32) % self.k
         carry = {"labels": labels, "sizes": sizes(labels, self.k), "centroids": jnp.zeros((self.k, self.width(params)))}
@@ -97,9 +97,8 @@ def recluster(method, classifier, h, index, rng):
 
 def fresh(rng, classifier):
     """Untrained: normal weights of deviation 0.01, no bias."""
-    return jax.tree.map(
-        lambda x: 0.01 * jax.random.normal(rng, x.shape) if x.ndim > 1 else jnp.zeros_like(x), classifier
-    )
+    draw = lambda x: 0.01 * jax.random.normal(rng, x.shape)
+    return jax.tree.map(lambda x: draw(x) if x.ndim > 1 else jnp.zeros_like(x), classifier)
 
 
 def sizes(labels, k):

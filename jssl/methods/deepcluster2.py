@@ -26,9 +26,8 @@ class DeepCluster2(Method):
     in any order. Several clusterings, each from a start of its own, are predicted at once. Images cannot all take one
     place, since k-means keeps every cluster inhabited and a crop must be nearer to its own centroid than to the others.
 
-    The authors cluster what the large crops gave in the course of the epoch before, from a memory. Here `refresh` embeds
-    every image's evaluation view with the network as it is, so that labels are of one network, and all clusterings of
-    one view.
+    The authors cluster what the large crops gave in the course of the epoch before, from a memory. Here `refresh`
+    embeds every image's evaluation view with the network as it is: all clusterings are of one network and one view.
     """
 
     encoder: Net  # f
@@ -50,7 +49,7 @@ class DeepCluster2(Method):
         params, stats = init_nets(self.nets, rng, views["image"][:, 0])
         # Until the first refresh, which comes before the first step, labels are dealt round.
         labels = jnp.tile(jnp.arange(self.rows, dtype=jnp.int32) % self.k, (self.heads, 1))  # [heads, rows]
-        prototypes = unit(jax.random.normal(rng, (self.heads, self.k, self.dim)))
+        prototypes = unit(jax.random.normal(jax.random.fold_in(rng, 2), (self.heads, self.k, self.dim)))
         return params, {"stats": stats, "labels": labels, "prototypes": prototypes}
 
     def loss(self, params, carry, views, rng, time):
@@ -94,7 +93,10 @@ def stack(trees):
 
 
 def cross_entropy(logits, y):
-    """Mean over crops and over the images with a label, then over the heads. logits: [H, N, V, K], y: int [H, N] -> []."""
+    """Mean over crops and over the images with a label, then over the heads.
+
+    logits: [H, N, V, K], y: int [H, N], -1 where an image has no label -> [].
+    """
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     of_label = jnp.take_along_axis(log_p, jnp.maximum(y, 0)[:, :, None, None], -1)[..., 0].mean(2)  # [H, N]
     has = (y >= 0).astype(jnp.float32)
