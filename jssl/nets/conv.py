@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jssl.nets.net import batch_norm
+from jssl.nets.norm import norm
 
 
 class ConvNet(nn.Module):
@@ -16,6 +16,7 @@ class ConvNet(nn.Module):
 
     widths: tuple = (32, 64, 128)
     dtype: Any = jnp.float32
+    norm: str = "batch"  # or "layer", see `jssl.nets.norm`
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -23,7 +24,7 @@ class ConvNet(nn.Module):
         for i, width in enumerate(self.widths, start=1):
             x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv{i}")(x)
             x = halve(x) if i < len(self.widths) else x
-            x = nn.relu(batch_norm(train, self.dtype, f"norm{i}")(x))
+            x = nn.relu(norm(self.norm, train, self.dtype, f"norm{i}")(x))
             out[f"stage{i}"] = x
         return x.mean((1, 2), dtype=jnp.float32), {**out, "map": x}
 
@@ -41,6 +42,6 @@ def halve(x):
     return x.mean((2, 4))
 
 
-def convnet(widths=(32, 64, 128), dtype=jnp.float32):
+def convnet(widths=(32, 64, 128), norm="batch", dtype=jnp.float32):
     """The small encoder, with a config's plain values."""
-    return ConvNet(tuple(widths), dtype)
+    return ConvNet(tuple(widths), dtype, norm)

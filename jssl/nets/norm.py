@@ -51,6 +51,16 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
+def norm(kind, train, dtype, name, **kw):
+    """The norm layer `kind`: "batch", or "layer" (Ba et al., 2016; arXiv:1607.06450), over all of a sample's map, with
+    a scale and a bias per channel."""
+    if kind == "layer":
+        return nn.GroupNorm(1, epsilon=1e-5, dtype=dtype, name=name, **kw)
+    if kind != "batch":
+        raise ValueError(f"norm is {kind!r}, expected batch or layer")
+    return BatchNorm(train, dtype=dtype, name=name, **kw)
+
+
 def grouped(groups):
     """A context in which every `BatchNorm` call takes its statistics over `groups`, a one-hot [N, G]."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jssl.nets.net import batch_norm
+from jssl.nets.norm import norm
 
 STEMS = ("imagenet", "cifar")
 # The initialisation of the paper's follow-up (arXiv:1502.01852), over the fan-out as in torch's residual networks.
@@ -18,7 +18,8 @@ class ResNet(nn.Module):
 
     stem: "imagenet" (7x7, stride 2, then 3x3 max-pool, stride 2) or "cifar" (3x3, stride 1, for images of 32 or so).
     width: multiplies every layer, the stem's too (the wide encoders of SimCLR). zero_init: the last norm of a block
-    starts at scale zero, so that every block starts as its shortcut. Strides sit in the 3x3 convolution ("v1.5").
+    starts at scale zero, so that every block starts as its shortcut. norm: "batch" or "layer", see `jssl.nets.norm`.
+    Strides sit in the 3x3 convolution ("v1.5").
     out: maps 'stem' and 'stage1' .. 'stage4', and 'map', the last of them.
     """
 
@@ -30,6 +31,7 @@ class ResNet(nn.Module):
     widths: tuple = (64, 128, 256, 512)
     stem_width: int = 64
     dtype: Any = jnp.float32
+    norm: str = "batch"
 
     def __post_init__(self):
         if self.stem not in STEMS:
@@ -38,10 +40,10 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = Stem(self.stem_width * self.width, self.stem, self.dtype, name="stem")(x, train)
+        x = Stem(self.stem_width * self.width, self.stem, self.dtype, self.norm, name="stem")(x, train)
         out = {"stem": x}
         for i, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), start=1):
-            block = (width * self.width, self.bottleneck, self.zero_init, self.dtype)
+            block = (width * self.width, self.bottleneck, self.zero_init, self.dtype, self.norm)
             x = Stage(depth, 1 if i == 1 else 2, block, name=f"stage{i}")(x, train)
             out[f"stage{i}"] = x
         return x.mean((1, 2), dtype=jnp.float32), {**out, "map": x}
@@ -51,12 +53,13 @@ class Stem(nn.Module):
     width: int
     kind: str
     dtype: Any
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x, train):
         kernel, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
         x = _conv(self.width, kernel, stride, self.dtype, "conv")(x)
-        x = nn.relu(batch_norm(train, self.dtype, "norm")(x))
+        x = nn.relu(norm(self.norm, train, self.dtype, "norm")(x))
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.kind == "imagenet" else x
 
 
@@ -80,6 +83,7 @@ class Block(nn.Module):
     bottleneck: bool
     zero_init: bool
     dtype: Any
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x, train):
@@ -88,13 +92,13 @@ class Block(nn.Module):
         *hidden, last = bottleneck if self.bottleneck else basic
         y, n = x, len(hidden) + 1
         for i, shape in enumerate(hidden, start=1):
-            y = nn.relu(batch_norm(train, self.dtype, f"norm{i}")(_conv(*shape, self.dtype, f"conv{i}")(y)))
+            y = nn.relu(norm(self.norm, train, self.dtype, f"norm{i}")(_conv(*shape, self.dtype, f"conv{i}")(y)))
         y = _conv(*last, self.dtype, f"conv{n}")(y)
         scale = nn.initializers.zeros if self.zero_init else nn.initializers.ones
-        y = batch_norm(train, self.dtype, f"norm{n}", scale_init=scale)(y)
+        y = norm(self.norm, train, self.dtype, f"norm{n}", scale_init=scale)(y)
         if self.stride > 1 or x.shape[-1] != y.shape[-1]:
             x = _conv(y.shape[-1], 1, self.stride, self.dtype, "shortcut_conv")(x)
-            x = batch_norm(train, self.dtype, "shortcut_norm")(x)
+            x = norm(self.norm, train, self.dtype, "shortcut_norm")(x)
         return nn.relu(x + y)
 
 
