@@ -5,9 +5,9 @@ folder: any folder of images; what is None is chosen from the data and the devic
 
 cifar10: the recipe behind solo-learn's table (scripts/pretrain/cifar/mocov2plus.yaml; 92.94 % on-line linear probe
     there): SGD at 0.3 per 256, decay 1e-4, temperature 0.2, projector 2048-256, queue 32768, m from 0.99 to 0.999, both
-    views queries and keys, jitter (0.4, 0.4, 0.4, 0.1), batch norm over the batch; the rest, shared by the methods there,
-    is `jssl.recipes.cifar10`. Two things differ: solo-learn keeps a queue for each view, here one serves both; its yaml
-    blurs.
+    views queries and keys, jitter (0.4, 0.4, 0.4, 0.1), batch norm over the batch; the rest, shared by the methods
+    there, is `jssl.recipes.cifar10`. Two things differ: solo-learn keeps a queue for each view, here one serves both;
+    its yaml blurs.
 cifar10_200: 200 epochs, batch 512, with the optimizer, head (512-128), temperature 0.1, m 0.99, queue 4096 and 8 groups
     of batch norm of lightly's CIFAR-10 benchmark (84.7 % k-NN, k = 200, T = 0.1 there).
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.

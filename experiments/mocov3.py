@@ -4,8 +4,8 @@ folder: any folder of images; what is None is chosen from the data and the devic
     jssl train --config experiments/mocov3.py:folder --config.data.source=folder:PHOTOS
 
 cifar10: the recipe behind solo-learn's table (scripts/pretrain/cifar/mocov3.yaml; 93.1 % on-line linear probe there): a
-    ResNet, 0.3 per 256, decay 1e-6, temperature 0.2, projector (2 layers) and predictor 4096-256, m from 0.99 to 1, views
-    asymmetric without blur; the rest, shared by the methods there, is `jssl.recipes.cifar10`.
+    ResNet, 0.3 per 256, decay 1e-6, temperature 0.2, projector (2 layers) and predictor 4096-256, m from 0.99 to 1,
+    views asymmetric without blur; the rest, shared by the methods there, is `jssl.recipes.cifar10`.
 cifar10_200: 200 epochs, batch 512, with the optimizer of lightly's CIFAR-10 benchmark, which lists no MoCo v3.
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
@@ -13,8 +13,8 @@ imagenet: the authors' ViT-B/16 (CONFIG.md of their code): batch 4096, AdamW at 
     parameters, 40 epochs of warm-up, temperature 0.2, m from 0.99 to 1, BYOL's views, sine-cosine positions, the patch
     projection frozen as it was drawn, 300 epochs (76.7 % linear probe there).
 imagenet_vit_small: the same with ViT-S/16, of 12 heads (73.2 % there).
-imagenet_resnet50: LARS at 0.3 per 256, decay 1e-6, 10 epochs of warm-up, temperature 1, a projector of 2 layers, crops of
-    20 % and more, 300 epochs (72.8 % there).
+imagenet_resnet50: LARS at 0.3 per 256, decay 1e-6, 10 epochs of warm-up, temperature 1, a projector of 2 layers, crops
+    of 20 % and more, 300 epochs (72.8 % there).
 imagenet_resnet50_1000: 1000 epochs, decay 1.5e-6, m from 0.996 (74.6 % there).
 """
 
@@ -30,17 +30,17 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU."""
+    """scikit-learn's digits, on a CPU; features are the mean over the patches."""
     config = recipes.digits(METHOD, hidden=256, dim=64)
-    vit(config, dim=96, depth=2, heads=4, patch=4)
-    config.optim.update({"lr": 1e-3, "weight_decay": 0.1, "warmup": 60.0})
+    vit(config, dim=96, depth=2, heads=4, patch=4, pool="mean")
+    config.optim.update({"lr": 3e-3, "weight_decay": 0.1, "warmup": 60.0})
     return config
 
 
 def tiny():
     """For the contract tests: seconds on a CPU; every parameter learns."""
     config = recipes.tiny(demo(), hidden=16, dim=8)
-    config.optim.groups = ()
+    config.optim.update({"lr": 0.02, "groups": ()})
     return config
 
 

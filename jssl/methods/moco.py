@@ -1,7 +1,7 @@
 """MoCo: Momentum Contrast for Unsupervised Visual Representation Learning.
 
-Kaiming He, Haoqi Fan, Yuxin Wu, Saining Xie, Ross Girshick, 2019; arXiv:1911.05722. And MoCo v2: Improved Baselines with
-Momentum Contrastive Learning, Xinlei Chen, Haoqi Fan, Ross Girshick, Kaiming He, 2020; arXiv:2003.04297.
+Kaiming He, Haoqi Fan, Yuxin Wu, Saining Xie, Ross Girshick, 2019; arXiv:1911.05722. And v2: Improved Baselines with
+Momentum Contrastive Learning. Xinlei Chen, Haoqi Fan, Ross Girshick, Kaiming He, 2020; arXiv:2003.04297.
 """
 
 import dataclasses
@@ -74,7 +74,10 @@ class MoCo(Method):
         carry = {**carry, "stats": stats, "target_stats": target_stats, "queue": queue, "pointer": pointer}
         z = jnp.stack(queries if self.symmetric else [q, k], 1)  # [N, 2, dim]
         h = jnp.stack(features, 1)  # [N, 1 or 2, D]
-        return sum(losses) / len(losses), (carry, {"metrics": {"m": self.momentum(time)}, "embedding": z, "features": h})
+        return sum(losses) / len(losses), (
+            carry,
+            {"metrics": {"m": self.momentum(time)}, "embedding": z, "features": h},
+        )
 
     def update(self, params, carry, time):
         return params, {**carry, "target": ema(carry["target"], params, self.momentum(time))}  # eq. 2

@@ -41,7 +41,7 @@ class BatchNorm(nn.Module):
                     running.value = self.momentum * running.value + (1 - self.momentum) * now
             if groups is not None:
                 shape = (len(x), *([1] * (x.ndim - 2)), *width)
-                mean, var = ((groups @ value).reshape(shape) for value in (mean, var))  # every row's own
+                mean, var = (_matmul(groups, value).reshape(shape) for value in (mean, var))  # every row's own
         scale = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
             scale = scale * self.param("scale", self.scale_init, width)
@@ -70,6 +70,11 @@ def grouped(groups):
         return call(*args, **kw)
 
     return nn.intercept_methods(give)
+
+
+def _matmul(a, b):
+    """In float32 throughout: accelerators would round what they multiply, here means and variances."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _statistics(x, groups):
