@@ -34,6 +34,11 @@ CURVES = (
     ),
     ("alignment", "Alignment", "Squared distance of two views of one example. Healthy: small while uniformity is low."),
     ("uniformity", "Uniformity", "How evenly the embeddings fill the sphere: near -4 evenly, at 0 all are one point."),
+    (
+        "information",
+        "Information of assignments",
+        "Nats that a cluster assignment tells about its input. At 0 every input has the same one: a collapse.",
+    ),
     ("features_std", "Spread of features", "The same of the encoder's features, which is what one uses afterwards."),
     (
         "features_rankme",

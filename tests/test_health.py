@@ -92,6 +92,32 @@ def test_spread_is_that_of_unit_embeddings():
     assert float(health.spread(jnp.float32(x))) == pytest.approx(z.std(0).mean() * np.sqrt(6), rel=1e-5)
 
 
+def test_information_of_known_assignments():
+    one_each = jnp.eye(8).reshape(4, 2, 8)
+    assert float(health.information(one_each)) == pytest.approx(np.log(8), rel=1e-6)
+    assert float(health.information(jnp.zeros((4, 2, 8)).at[..., 3].set(1))) == pytest.approx(0, abs=1e-6)
+    assert float(health.information(jnp.full((4, 2, 8), 1 / 8))) == pytest.approx(0, abs=1e-6)
+    halves = jnp.stack(
+        [jnp.tile(jnp.array([0.5, 0.5, 0, 0]), (6, 1)), jnp.tile(jnp.array([0, 0, 0.5, 0.5]), (6, 1))], 1
+    )
+    assert float(health.information(halves)) == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_information_is_the_mean_divergence_from_the_mean_assignment():
+    p = np.random.default_rng(0).dirichlet(np.full(10, 0.3), (20, 2))
+    divergences = np.sum(p * np.log(p / p.mean((0, 1))), -1)
+    assert float(health.information(jnp.float32(p))) == pytest.approx(divergences.mean(), rel=1e-5)
+    assert not np.any(jax.grad(health.information)(jnp.float32(p)))
+    assert np.isfinite(health.information(jnp.bfloat16(p)))
+
+
+def test_assignments_without_information_are_a_collapse():
+    healthy = {"health/std": 1.0, "health/rankme": 30.0}
+    assert health.warning({**healthy, "health/information": 1.0}) is None
+    assert health.warning(healthy) is None
+    assert "every input gets almost the same assignment" in health.warning({**healthy, "health/information": 0.001})
+
+
 def test_scale_and_precision_change_little():
     x = jax.random.normal(KEY, (64, 2, 32)) + 0.5
     expected = numbers(embedding=x)

@@ -10,11 +10,11 @@ import pytest
 from jssl import config as configs
 from jssl.method import Time
 from jssl.methods.swav import SwAV, on_sphere, swapped_prediction
-from jssl.nets.net import apply_nets
 from jssl.optim import optimizer
 from jssl.transforms import sinkhorn, unit
 from tests import oracles
 from tests.collapse import measured
+from tests.crops import separately
 from tests.trajectories import BACKBONE, assert_statistics, close, sgd, train, weights
 
 SMALL = SwAV(BACKBONE, hidden=12, dim=5, prototypes=7)
@@ -22,17 +22,6 @@ QUEUED = dataclasses.replace(SMALL, queue_size=20, queue_start=2.0)
 RANDOM = np.random.RandomState(0)
 VIEWS = {"image": RANDOM.randn(8, 2, 6).astype(np.float32), "local": RANDOM.randn(8, 3, 6).astype(np.float32)}
 START, LATE = Time(0, 100, 10.0), Time(20, 100, 10.0)  # epochs 0 and 2
-
-
-def separately(nets, params, stats, x, train=True, rng=None):
-    """`apply_views`, or `apply_crops`, with batch norm over one view at a time, as in lightly's example; the authors'
-    code, and ours, normalises all views of a size together."""
-    x = x["image"] if isinstance(x, dict) else x
-    outputs = []
-    for v in range(x.shape[1]):
-        out, stats = apply_nets(nets, params, stats, x[:, v], train, rng)
-        outputs.append(out)
-    return {name: jnp.stack([out[name] for out in outputs], 1) for name in nets}, stats
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +194,9 @@ def test_features_come_before_the_projector_and_from_running_statistics(state):
 
 
 def test_without_sinkhorn_it_collapses_and_is_told():
-    warning, metrics = measured("swav", steps=40)
+    warning, metrics = measured("swav", steps=20)
     assert warning is None
     assert metrics["health/information"] > 0.5
-    warning, metrics = measured("swav", steps=40, method__sinkhorn=False)
+    warning, metrics = measured("swav", steps=20, method__sinkhorn=False)
     assert warning.startswith("collapse")
     assert metrics["health/information"] < 0.05
