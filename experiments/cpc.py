@@ -14,6 +14,8 @@ imagenet: the second paper's recipe (appendix A.1) with a ResNet-50: 6 x 6 patch
     deformations too; this recipe does neither.
 """
 
+from ml_collections import FieldReference
+
 from jssl import recipes
 from jssl.config import choose
 
@@ -28,6 +30,7 @@ def demo():
     """scikit-learn's digits, on a CPU: 3 x 3 patches of 8 pixels of 16."""
     fields = {"dim": 32, "width": 32, "depth": 2, "ignore": 0, "steps": 2}
     config = recipes.digits(METHOD, patch=8, stride=4, **fields)
+    config.train.batch_size = 128
     return patches(config, 16, area=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0, noise=0.05)
 
 
@@ -71,7 +74,10 @@ def patches(config, size, **fields):
     """Views that are patches, as large as the method's; and layer norm."""
     recipes.views(config, "mae", size, **fields)
     config.augment.name = "jssl.augment.patches:cpc"
-    config.augment.update({name: config.method.get_ref(name) for name in ("patch", "stride")})
+    for name in ("patch", "stride"):  # of the views, too
+        reference = FieldReference(config.method[name], field_type=int)
+        del config.method[name]
+        config.method[name] = config.augment[name] = reference
     config.encoder.norm = "layer"
     return config
 

@@ -34,7 +34,8 @@ MILLION = 1e6
 def built(name, variant):
     """The filled config, its objects and the shapes of the state: nothing is compiled."""
     config = configs.load(f"{name}:{variant}")
-    source = SOURCES[variant]() if variant in SOURCES else open_source(config.data.source)
+    kind = max((name for name in SOURCES if variant.startswith(name)), key=len, default=None)
+    source = SOURCES[kind]() if kind else open_source(config.data.source)
     config, _ = fill(config, source, [GPU])
     experiment = prepare(config)
     feed = Feed(
