@@ -29,10 +29,10 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU: a new clustering every fourth epoch, since five steps are too few to learn one."""
+    """scikit-learn's digits, on a CPU: a new clustering every fourth epoch, since an epoch is five steps only."""
     config = recipes.digits(METHOD, hidden=128, dim=64, k=60)
     config.augment.update({"local_views": 2, "local_area": (0.25, 0.6)})
-    config.train.refresh_every = 20
+    config.train.update({"steps": 400, "refresh_every": 20})
     return config
 
 

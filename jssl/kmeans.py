@@ -70,6 +70,8 @@ def whiten(x, dim, weights=None):
     x = (x - exact("sbd,sb->d", x, w) / n) * (w[..., None] > 0)
     variance, directions = jnp.linalg.eigh(exact("sbd,sbe,sb->de", x, x, w) / (n - 1))  # ascending
     variance, directions = variance[::-1][:dim], directions[:, ::-1][:, :dim]
+    largest = jnp.take_along_axis(directions, jnp.abs(directions).argmax(0)[None], 0)  # made positive: no sign is free
+    directions = directions * jnp.sign(largest)
     scale = jnp.where(variance > 1e-6 * variance[0], lax.rsqrt(jnp.maximum(variance, 1e-30)), 0)
     return _cut(exact("sbd,de->sbe", x, directions * scale))
 
