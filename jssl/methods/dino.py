@@ -43,10 +43,10 @@ class DINO(Method):
 
     @property
     def heads(self):
-        width = {"dtype": self.encoder.dtype}
-        projector = MLP(self.hidden, self.dim, self.depth, self.norm, activation="gelu", output="l2", **width)
-        last = MLP(0, self.prototypes, depth=1, bias=False, output="weight_norm", **width)
-        return {"projector": projector, "last": last}
+        shape = {"activation": "gelu", "output": "l2", "dtype": self.encoder.dtype}
+        projector = MLP(self.hidden, self.dim, self.depth, self.norm, **shape)
+        # In float32, since the scores are divided by temperatures as low as 0.04.
+        return {"projector": projector, "last": MLP(0, self.prototypes, depth=1, bias=False, output="weight_norm")}
 
     @property
     def student(self):
