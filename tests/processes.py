@@ -15,12 +15,12 @@ PATIENCE = 300  # seconds until a test gives up waiting
 MEASURED = ("examples_per_s", "data_wait")  # the only entries of a row that two equal runs do not share
 
 
-class Training:
-    """A started `jssl train`. devices: simulated; before: Python to run first; more: environment."""
+class Started:
+    """A started Python process. arguments: of the interpreter; log: the file of what it says; devices: simulated; more:
+    environment."""
 
-    def __init__(self, config, workdir, overrides=(), devices=1, before="", **more):
-        self.workdir = pathlib.Path(workdir)
-        self.log = self.workdir.with_name(f"{self.workdir.name}-{time.monotonic_ns()}.log")
+    def __init__(self, arguments, log, devices=1, **more):
+        self.log = pathlib.Path(log)
         flags = f"--xla_force_host_platform_device_count={devices}"
         environment = {
             **os.environ,
@@ -28,10 +28,8 @@ class Training:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **more,
         }
-        command = [sys.executable, "-c", f"{before}\nfrom jssl.cli import main\nmain()", "train", "--config", config]
-        command += ["--workdir", str(workdir), *(f"--config.{name}={value}" for name, value in dict(overrides).items())]
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=log, stderr=log)
 
     @property
     def said(self):
@@ -52,6 +50,21 @@ class Training:
             assert time.monotonic() - began < PATIENCE, self.said
             time.sleep(0.01)
 
+
+class Training(Started):
+    """A started `jssl train`. before: Python to run first; devices and more: as for `Started`."""
+
+    def __init__(self, config, workdir, overrides=(), devices=1, before="", **more):
+        self.workdir = pathlib.Path(workdir)
+        log = self.workdir.with_name(f"{self.workdir.name}-{time.monotonic_ns()}.log")
+        arguments = ["-c", f"{before}\nfrom jssl.cli import main\nmain()", "train", "--config", config]
+        arguments += [
+            "--workdir",
+            str(workdir),
+            *(f"--config.{name}={value}" for name, value in dict(overrides).items()),
+        ]
+        super().__init__(arguments, log, devices, **more)
+
     def until_saved(self, after=-1):
         """Waits until a checkpoint later than step `after` is on disk."""
         self.until(lambda: newest(self.workdir) > after)
@@ -59,14 +72,16 @@ class Training:
 
 def together(config, workdir, overrides, processes=2, devices=2, before=""):
     """`jssl train` in several processes that know of each other."""
+    return [Training(config, workdir, overrides, devices, before, **more) for more in acquainted(processes)]
+
+
+def acquainted(processes=2):
+    """The environments of several processes that know of each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-    return [
-        Training(config, workdir, overrides, devices, before, **environment, JAX_PROCESS_ID=str(i))
-        for i in range(processes)
-    ]
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    return [{**shared, "JAX_PROCESS_ID": str(i)} for i in range(processes)]
 
 
 def newest(workdir):
