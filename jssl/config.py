@@ -240,7 +240,7 @@ def _override(config, path, value):
 
 def _typed(path, value, current):
     """`value`, read as a Python literal if it is text, checked against the type of the value that it replaces."""
-    if value in ("None", "none"):
+    if value == "None":  # but optim.scale=none is a word
         return None
     if isinstance(value, str) and not isinstance(current, str):
         try:
