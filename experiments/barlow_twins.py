@@ -33,7 +33,9 @@ def demo():
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    return recipes.tiny(demo(), hidden=16, dim=16)
+    config = recipes.tiny(demo(), hidden=16, dim=16)
+    config.optim.lr = 0.01
+    return config
 
 
 def fashion():

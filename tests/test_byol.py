@@ -1,5 +1,7 @@
 """BYOL against lightly's figures, and the statements of the paper about its target."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jssl.method import Time
 from jssl.methods.byol import BYOL, regression
 from jssl.transforms import ema
 from tests import oracles
+from tests.contract import warned
 from tests.oracles import make_torch
 from tests.trajectories import BACKBONE, assert_statistics, close, sgd, train, weights
 
@@ -74,16 +77,33 @@ def test_regression_survives_bfloat16_and_zero_rows():
     assert np.isfinite(grad.astype(np.float32)).all()
 
 
-def test_no_gradient_reaches_the_regressed_projection():
-    _, (to_q, to_z) = graded(make_torch.inputs(2, 8, seed=1), make_torch.inputs(2, 8, seed=2))
-    assert not np.any(to_z)
-    assert np.any(to_q)
-
-
 def test_no_gradient_reaches_the_target_network(state):
     params, carry = state
     grads = jax.jit(jax.grad(lambda target: loss(params, {**carry, "target": target})[0]))(carry["target"])
     assert not any(np.any(g) for g in jax.tree.leaves(grads))
+
+
+def test_without_stop_gradient_the_target_is_the_online_network_and_learns(state):
+    """As an ablation: tau is 0, and the loss does not see the average in the carry."""
+    params, carry = state
+    method = dataclasses.replace(SMALL, stop_gradient=False)
+    run = jax.jit(jax.value_and_grad(lambda p, c: method.loss(p, c, VIEWS, jax.random.key(1), START)[0]))
+    value, grads = run(params, carry)
+    again, _ = run(params, {**carry, "target": jax.tree.map(jnp.zeros_like, carry["target"])})
+    at_online = {**carry, "target": SMALL.of_target(params)}
+    np.testing.assert_array_equal(value, again)
+    np.testing.assert_allclose(value, loss(params, at_online)[0], rtol=1e-5)
+    stopped = jax.jit(jax.grad(lambda p: loss(p, at_online)[0]))(params)
+    jax.tree.map(close, grads["predictor"], stopped["predictor"])
+    assert np.abs(grads["projector"]["dense1"]["kernel"] - stopped["projector"]["dense1"]["kernel"]).max() > 1e-4
+    _, moved = method.update(params, carry, START)
+    jax.tree.map(np.testing.assert_array_equal, moved["target"], SMALL.of_target(params))
+
+
+@pytest.mark.parametrize("ablation", [{}, {"method__predictor": False}, {"method__stop_gradient": False}], ids=str)
+def test_it_collapses_without_predictor_or_without_stop_gradient(ablation):
+    warning = warned("byol", 140, method__tau_base=0.9, optim__lr=1.0, **ablation)
+    assert bool(warning) == bool(ablation)
 
 
 def test_each_view_predicts_the_targets_projection_of_the_other(state):

@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient
+from jax import lax
 
 from jssl.method import Method
 from jssl.nets.mlp import MLP
@@ -27,6 +27,10 @@ class BYOL(Method):
     hidden: int = 4096
     dim: int = 256
     tau_base: float = 0.996  # section 3.3, for 1000 epochs; 0.99 for 300
+    predictor: bool = True  # False: q is the identity, an ablation (table 5b); it collapses
+    # False: the target is the online network itself, and learns with it, an ablation; it collapses. A gradient into the
+    # average would move nothing: the optimizer does not hold it. So tau is 0 and the gradient takes both branches.
+    stop_gradient: bool = True
 
     @property
     def target(self):
@@ -34,7 +38,7 @@ class BYOL(Method):
 
     @property
     def online(self):
-        return {**self.target, "predictor": self.head()}  # f, g, q
+        return self.target | ({"predictor": self.head()} if self.predictor else {})  # f, g, q
 
     def head(self):
         return MLP(self.hidden, self.dim, dtype=self.encoder.dtype)
@@ -52,9 +56,10 @@ class BYOL(Method):
         # the batch's own statistics.
         out_v, stats = apply_nets(self.online, params, carry["stats"], v, rng=rng_v)
         out_w, stats = apply_nets(self.online, params, stats, w, rng=rng_w)
-        target_v, target_stats = apply_nets(self.target, carry["target"], carry["target_stats"], v)
-        target_w, target_stats = apply_nets(self.target, carry["target"], target_stats, w)
-        q1, q2 = out_v["predictor"], out_w["predictor"]  # [N, dim]
+        target = lax.stop_gradient(carry["target"]) if self.stop_gradient else self.of_target(params)
+        target_v, target_stats = apply_nets(self.target, target, carry["target_stats"], v)
+        target_w, target_stats = apply_nets(self.target, target, target_stats, w)
+        q1, q2 = (out["predictor"] if self.predictor else out["projector"] for out in (out_v, out_w))  # [N, dim]
         z1, z2 = target_v["projector"], target_w["projector"]  # [N, dim]
 
         loss = regression(q1, z2) + regression(q2, z1)  # eq. 2, symmetrised
@@ -72,6 +77,8 @@ class BYOL(Method):
 
     def tau(self, time):
         """From tau_base to 1 along half a cosine (section 3.3)."""
+        if not self.stop_gradient:
+            return jnp.float32(0)
         return 1 - (1 - self.tau_base) * (jnp.cos(jnp.pi * time.progress) + 1) / 2
 
     def of_target(self, tree):
@@ -79,5 +86,5 @@ class BYOL(Method):
 
 
 def regression(q, z):
-    """Eq. 2: the squared distance of unit vectors, 2 - 2 cos. q, z: [N, D] -> []. No gradient reaches z."""
-    return jnp.mean(2 - 2 * jnp.sum(unit(q) * unit(stop_gradient(z)), -1))
+    """Eq. 2: the squared distance of unit vectors, 2 - 2 cos. q, z: [N, D] -> []."""
+    return jnp.mean(2 - 2 * jnp.sum(unit(q) * unit(z), -1))
