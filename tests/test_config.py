@@ -55,6 +55,7 @@ def test_every_hyper_parameter_is_filled_in_with_its_default(file):
         "hidden": 2048,
         "depth": 2,
         "temperature": 0.1,
+        "decoupled": False,
     }
     assert config.encoder.zero_init is True
     assert config.encoder.stem == "cifar"
@@ -143,7 +144,7 @@ def test_a_wrong_override_is_refused_and_the_near_miss_named(file, path, text, m
 
 
 def test_a_wrong_file_variant_or_hyper_parameter_is_refused_and_the_near_miss_named(file, tmp_path):
-    assert error_of("simclrr") == "there is no config file 'simclrr'; did you mean simclr?"
+    assert error_of("simclrr").startswith("there is no config file 'simclrr'; did you mean simclr or ")
     assert error_of("simclr:demoo").startswith("there is no variant 'demoo'; did you mean demo")
     assert error_of(f"{file}:smal").startswith("there is no variant 'smal'; did you mean small?")
     empty = tmp_path / "empty.py"
