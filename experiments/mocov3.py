@@ -34,6 +34,7 @@ def demo():
     config = recipes.digits(METHOD, hidden=256, dim=64)
     vit(config, dim=96, depth=2, heads=4, patch=4, pool="mean")
     config.optim.update({"lr": 3e-3, "weight_decay": 0.1, "warmup": 60.0})
+    config.train.steps = 400
     return config
 
 
@@ -46,7 +47,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    return recipes.fashion(demo(), steps=400)
+    return recipes.fashion(demo(), steps=320)
 
 
 def folder():

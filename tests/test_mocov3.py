@@ -7,6 +7,7 @@ import pytest
 
 from jssl import config as configs
 from jssl import health
+from jssl.encoder import Encoder, export
 from jssl.method import Time
 from jssl.methods.mocov3 import MoCoV3, contrast
 from jssl.nets.vit import ViT, sincos_positions
@@ -126,6 +127,14 @@ def test_collapse_has_the_loss_of_guessing(state):
 
 def test_healthy_steps_raise_no_warning():
     assert health.warning(jax.device_get(jax.jit(health.measures)(trained("mocov3").out))) is None
+
+
+def test_exported_vision_transformer_gives_the_features_of_training(tmp_path):
+    """It has no batch statistics to export."""
+    one = trained("mocov3")
+    export(tmp_path, one.config, one.method, one.experiment.preprocess, one.state.params, one.state.carry, (8, 8, 1))
+    images = one.run.source.images[:4]
+    np.testing.assert_allclose(Encoder(tmp_path)(images), one.embed(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["demo", "imagenet", "imagenet_vit_small", "folder"])

@@ -71,7 +71,8 @@ class MoCoV3(Method):
         return params, {**carry, "target": ema(carry["target"], self.of_target(params), self.momentum(time))}
 
     def embed(self, params, carry, inputs):
-        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        stats = carry.get("stats", {}).get("encoder", {})  # a ViT has none, and an export leaves out what is empty
+        h, out, _ = apply_net(self.encoder, params["encoder"], stats, inputs["image"])
         return {"features": h, **out}
 
     def momentum(self, time):
