@@ -1,13 +1,13 @@
-"""Trains a list of methods on one labelled data set and writes the table of their k-NN and linear-probe accuracies.
+"""Trains a list of methods on labelled data sets and writes the table of their k-NN and linear-probe accuracies.
 
-    python -m benchmarks.quality --variant demo --name digits --steps 300
+    python -m benchmarks.quality --methods all --variant demo,fashion --name quality-cpu --workdir runs/quality-cpu
     python -m benchmarks.quality --variant cifar10_200 --data npz:.data/cifar10.npz --test npz:.data/cifar10_test.npz \\
         --methods simclr --minutes 8
 
 `--epochs`, `--steps` or `--minutes` (of training, per method and seed, by the speed that is measured first) shorten
 the variant, warm-up included. A JPEG pack becomes an npz of two arrays, `image` and `label`. How to run on a machine
-that has jax and little else: see `benchmarks.speed`. Runs are kept below --workdir; the same call on the same one goes
-on with them.
+that has jax and little else: see `benchmarks.speed`. Runs are kept below --workdir with their scores: the same call on
+the same one goes on with them, and trains nothing that is scored. A method that fails is a row that says so.
 """
 
 import argparse
@@ -15,12 +15,17 @@ import datetime
 import json
 import pathlib
 import statistics
+import sys
 import time
+import traceback
+
+import jax
+import numpy as np
 
 from benchmarks import results
 from benchmarks.speed import Bench
 from jssl import config as configs
-from jssl import data
+from jssl import data, probe
 from jssl.encoder import Encoder
 from jssl.evals import protocol
 from jssl.experiment import fill
@@ -29,14 +34,17 @@ from jssl.train import train
 BATCH = 512  # of embedding
 PICKED = ("stderr", "penalty")
 TASKS = {"knn": "k-NN", "linear": "linear"}
+PROBE = "online probe"
+FILE = "quality.json"  # in a run's directory: what it was asked for, and its scores
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="benchmarks.quality", description=__doc__.partition("\n")[0])
-    parser.add_argument("--methods", default="simclr,byol,mae")
-    parser.add_argument("--variant", default="cifar10_200")
-    parser.add_argument("--data", help="labelled training images (default: the variant's)")
-    parser.add_argument("--test", help="labelled test images (default: the variant's)")
+    parser.add_argument("--methods", default="simclr,byol,mae", help="comma-separated, or `all`")
+    parser.add_argument("--variant", default="cifar10_200", help="comma-separated: a row of each method per variant")
+    each = "for one of several variants: VARIANT=SOURCE"
+    parser.add_argument("--data", action="append", default=[], help=f"labelled training images; {each}")
+    parser.add_argument("--test", action="append", default=[], help=f"labelled test images; {each}")
     parser.add_argument("--seeds", default="0", help="comma-separated")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float)
@@ -45,62 +53,99 @@ def main(argv=None):
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as --config.FIELD=VALUE")
     parser.add_argument("--k", type=int, help="neighbours of k-NN (default: the variant's eval.k)")
     parser.add_argument("--temperature", type=float, help="of k-NN (default: the variant's)")
-    parser.add_argument("--name", help="of the result: quality-NAME")
+    parser.add_argument("--name", help="of the result's files (default: from the variants and the device)")
     parser.add_argument("--workdir", default=f"runs/quality/{datetime.datetime.now():%Y%m%d-%H%M%S}")
     parser.add_argument("--out", default=results.FOLDER)
     arguments = parser.parse_args(argv)
 
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    runs = {method: [run(method, seed, arguments) for seed in seeds] for method in arguments.methods.split(",")}
-    first = next(iter(runs.values()))[0]
-    spread = f"deviation over {len(seeds)} seeds" if len(seeds) > 1 else "error over the test set"
-    notes = [
-        f"Accuracy in %, ± the standard {spread}; untrained is the same encoder before its first step.",
-        *(
-            f"{TASKS[score['task']]}: {settings(score)}."
-            for (encoder, _), score in first["scores"].items()
-            if not encoder
-        ),
-        f"Data: {first['config']['data']['source']}; test: {first['config']['data']['eval_source']}.",
-        "Minutes are of training, with compiling and saving.",
-    ]
-    name = f"quality-{arguments.name or results.slug(f'{arguments.variant} {results.device()}')}"
-    rows = [row(method, of_method) for method, of_method in runs.items()]
-    results.write(arguments.out, name, f"Quality: {arguments.variant}", rows, notes)
+    methods = list(configs.experiments()) if arguments.methods == "all" else arguments.methods.split(",")
+    variants, seeds = arguments.variant.split(","), [int(seed) for seed in arguments.seeds.split(",")]
+    pairs = [(method, variant) for variant in variants for method in methods]
+    runs = {pair: [attempt(*pair, seed, arguments) for seed in seeds] for pair in pairs}
+    rows = [row(*pair, of_pair) for pair, of_pair in runs.items()]
+    if not any(PROBE in run.get("scores", {}) for of_pair in runs.values() for run in of_pair):
+        rows = [{name: cell for name, cell in one.items() if name != PROBE} for one in rows]
+    name = arguments.name or f"quality-{results.slug(f'{arguments.variant} {results.device()}')}"
+    results.write(arguments.out, name, f"Quality: {', '.join(variants)}", rows, notes(runs, len(seeds)))
 
 
-def run(method, seed, arguments):
-    """Trains one run and scores it -> {'config', 'minutes', 'scores': {(' untrained' or '', task): score}}."""
-    overrides = dict(text.split("=", 1) for text in arguments.set) | {"seed": seed}
-    overrides |= {"data.source": arguments.data} if arguments.data else {}
-    overrides |= {"data.eval_source": arguments.test} if arguments.test else {}
-    overrides |= {"eval.k": arguments.k} if arguments.k else {}
-    overrides |= {"eval.temperature": arguments.temperature} if arguments.temperature else {}
-    config = configs.load(f"{method}:{arguments.variant}", overrides)
+def attempt(method, variant, seed, arguments):
+    """The scores of one run as `run` gives them, from its directory where they are there; or {'failed': why}."""
+    workdir = pathlib.Path(arguments.workdir, f"{method}-{variant}-{seed}")
+    keys = ("epochs", "steps", "minutes", "set", "k", "temperature")
+    asked = {key: getattr(arguments, key) for key in keys}
+    asked |= {key: of_variant(getattr(arguments, key), variant) for key in ("data", "test")}
+    if (workdir / FILE).is_file():
+        kept = json.loads((workdir / FILE).read_text())
+        if kept["asked"] == asked:
+            return kept
+    try:
+        found = {"asked": asked, **run(f"{method}:{variant}", seed, workdir, asked)}
+    except Exception as error:  # of any kind: the other methods' rows are worth having
+        sys.stderr.write(traceback.format_exc())
+        return {"failed": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:300]}
+    finally:
+        jax.clear_caches()  # a process of hundreds of compiled programs runs out of memory maps
+    (workdir / FILE).write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def of_variant(sources, variant):
+    """What --data or --test say for one variant: the last VARIANT=SOURCE of it, else the last plain SOURCE."""
+    own = [text.partition("=")[2] for text in sources if text.startswith(f"{variant}=")]
+    return next(reversed(own or [text for text in sources if "=" not in text]), None)
+
+
+def run(spec, seed, workdir, asked):
+    """Trains one run and scores it -> {'config', 'minutes', 'settings': {task: text}, 'scores'}, the latter
+    {'k-NN': {'mean', 'stderr'}, 'k-NN untrained': ..., ...}."""
+    fields = {"data": "data.source", "test": "data.eval_source", "k": "eval.k", "temperature": "eval.temperature"}
+    overrides = dict(text.split("=", 1) for text in asked["set"]) | {"seed": seed}
+    config = configs.load(spec, overrides | {path: asked[key] for key, path in fields.items() if asked[key]})
     parts = {"train": config.data.source, "test": config.data.eval_source}
     parts = {name: data.open_source(spec, channels=config.data.channels) for name, spec in parts.items()}
     config, _ = fill(config, parts["train"])
-    if arguments.minutes:
-        shorten(config, arguments.minutes * 60 * Bench(config).step(repeats=3, seconds=2.0) / config.train.batch_size)
-    elif arguments.epochs:
-        shorten(config, arguments.epochs * config.train.per_epoch)
-    elif arguments.steps:
-        shorten(config, arguments.steps)
+    if asked["minutes"]:
+        shorten(config, steps_of(workdir) or steps_in(asked["minutes"], config))
+    elif asked["epochs"]:
+        shorten(config, asked["epochs"] * config.train.per_epoch)
+    elif asked["steps"]:
+        shorten(config, asked["steps"])
 
-    workdir = pathlib.Path(arguments.workdir, f"{method}-{arguments.variant}-{seed}")
     began = time.monotonic()
-    train(config, workdir)
+    state = train(config, workdir)
     minutes = (time.monotonic() - began) / 60
-    scores = {}
-    for name, weights in {"": "weights", " untrained": "untrained"}.items():
+    if state is None:
+        raise SystemExit("stopped; the same call goes on from there")
+    labels = {part: source.labels for part, source in parts.items()}
+    scores, settings = {}, {}
+    for name, weights in {" untrained": "untrained", "": "weights"}.items():
         encoder = Encoder(workdir, weights)
         features = {part: encoder.embed(source, BATCH, data.default_workers()) for part, source in parts.items()}
-        labels = {part: source.labels for part, source in parts.items()}
         found = protocol.evaluate(
             features, labels, protocols=tuple(TASKS), k=config.eval.k, temperature=config.eval.temperature
         )
-        scores |= {(name, score["task"]): score for score in found}
-    return {"config": json.loads((workdir / "config.json").read_text())["config"], "minutes": minutes, "scores": scores}
+        for score in found:
+            scores[f"{TASKS[score['task']]}{name}"] = {key: score[key] for key in ("mean", "stderr")}
+            settings[TASKS[score["task"]]] = described(score)
+    if probe.NAME in state.params:
+        weights = jax.device_get(state.params[probe.NAME])
+        mean = probe.accuracy(weights, features["test"], labels["test"])
+        scores[PROBE] = {"mean": mean, "stderr": float(np.sqrt(mean * (1 - mean) / len(labels["test"])))}
+        settings[PROBE] = "the linear classifier trained beside the method, on the test images as they are"
+    resolved = json.loads((workdir / "config.json").read_text())["config"]
+    return {"config": resolved, "minutes": minutes, "settings": settings, "scores": scores}
+
+
+def steps_in(minutes, config):
+    """How many steps so many minutes of training are, by the speed measured now."""
+    return minutes * 60 * Bench(config).step(repeats=3, seconds=2.0) / config.train.batch_size
+
+
+def steps_of(workdir):
+    """The length of the run that was begun there, or None."""
+    path = workdir / "config.json"
+    return json.loads(path.read_text())["config"]["train"]["steps"] if path.is_file() else None
 
 
 def shorten(config, steps):
@@ -111,31 +156,58 @@ def shorten(config, steps):
     train.steps = steps
 
 
-def row(method, runs):
-    """The table's row of one method, over all its seeds."""
-    config = runs[0]["config"]
-    scores = {
-        f"{title}{untrained}": _mean([run["scores"][untrained, task] for run in runs])
-        for task, title in TASKS.items()
-        for untrained in ("", " untrained")
-    }
+def row(method, variant, runs):
+    """The table's row of one method on one data set, over all its seeds."""
+    titles = [f"{title}{untrained}" for title in TASKS.values() for untrained in ("", " untrained")]
+    done = [run for run in runs if "failed" not in run]
+    if not done:
+        names = ("encoder", "steps", "epochs", "batch", "precision", "minutes")
+        blank = dict.fromkeys(("data", *titles, PROBE, *names))
+        return {"method": method, **blank, "data": variant, TASKS["knn"]: "failed"}
+    config = done[0]["config"]
     return {
         "method": method,
-        **scores,
+        "data": variant if variant.startswith(name_of(config)) else f"{name_of(config)} ({variant})",
+        **{title: _mean([run["scores"].get(title) for run in done]) for title in (*titles, PROBE)},
         "encoder": config["encoder"]["name"].partition(":")[2],
+        "steps": config["train"]["steps"],
         "epochs": round(config["train"]["steps"] / config["train"]["per_epoch"], 1),
         "batch": config["train"]["batch_size"],
         "precision": config["dtype"],
-        "minutes": round(statistics.mean(run["minutes"] for run in runs), 1),
+        "minutes": round(statistics.mean(run["minutes"] for run in done), 1),
     }
 
 
-def settings(score):
+def name_of(config):
+    """'tfds:fashion_mnist@train[:10000]' -> 'fashion_mnist', 'npz:.data/cifar10.npz' -> 'cifar10'."""
+    path = config["data"]["source"].partition("@")[0]
+    return pathlib.PurePath(path.partition(":")[2] or path).stem
+
+
+def notes(runs, seeds):
+    """The lines below the table: how it was measured, on what, and what failed."""
+    done = {pair: run for pair, of_pair in runs.items() for run in of_pair if "failed" not in run}
+    failed = {pair: run["failed"] for pair, of_pair in runs.items() for run in of_pair if "failed" in run}
+    spread = f"deviation over {seeds} seeds" if seeds > 1 else "error over the test set"
+    lines = [f"Accuracy in %, ± the standard {spread}; untrained is the same encoder before its first step."]
+    said = {f"{title}: {text}." for run in done.values() for title, text in run["settings"].items()}
+    lines += sorted(said)
+    sources = lambda run: (run["config"]["data"]["source"], run["config"]["data"]["eval_source"])
+    for variant in dict.fromkeys(variant for _, variant in done):
+        pairs = dict.fromkeys(sources(run) for (_, of), run in done.items() if of == variant)
+        lines += [f"Data of {variant}: {source}; test: {test}." for source, test in pairs]
+    lines.append("Minutes are of training, with compiling and saving.")
+    return lines + [f"{method} on {variant} failed: {why}" for (method, variant), why in failed.items()]
+
+
+def described(score):
     """The protocol of a score, in words, without what each run picks for itself."""
     return ", ".join(f"{key} {value}" for key, value in score["settings"].items() if key not in PICKED)
 
 
 def _mean(scores):
+    if None in scores:
+        return None
     means = [score["mean"] for score in scores]
     spread = statistics.stdev(means) if len(means) > 1 else scores[0]["stderr"]
     return f"{100 * statistics.mean(means):.1f} ± {100 * spread:.1f}"

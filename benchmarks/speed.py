@@ -4,10 +4,16 @@
     python -m benchmarks.speed --variant cifar10_200 --data random    one image set of the recipe's size, made up
     python -m benchmarks.speed --variant cifar10_200 --data npz:.data/cifar10.npz --set train.batch_size=1024
     python -m benchmarks.speed --variant imagenet --data random --set train.batch_size=256 --profile trace
+    python -m benchmarks.speed --all-methods                          every method's step, and what explains its time
 
 An image is one source image: all its views, forward and backward passes, and the update, are within. Each figure is the
 median of several runs, after one that compiles. `files` decodes and crops JPEG photographs of 500 x 375 on the host.
 FLOPs are what XLA counts in the compiled step; the peak is the data sheet's, bfloat16, dense.
+
+`--all-methods` prints a row per method. `encoder TFLOP/s` is what the device reaches in forward and backward passes of
+the method's encoder alone, over two views of a batch; `% explained` is the time that the step's FLOPs would take at
+that rate, as a share of the time that the step takes: 100 where a method costs what its FLOPs cost, less where time
+goes elsewhere, more where heads are better matrix products than the encoder's. `% views` is the random views' share.
 
 On a machine that has jax and little else, such as a borrowed GPU: put the wheels of requirements.txt that it lacks in
 .whl/, the data in .data/ (both ignored by git), and set PYTHONPATH=$(ls -d $PWD/.whl/*.whl | tr '\\n' ':').
@@ -15,12 +21,14 @@ On a machine that has jax and little else, such as a borrowed GPU: put the wheel
 
 import argparse
 import contextlib
+import json
 import pathlib
 import statistics
 import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -29,7 +37,8 @@ from jssl import config as configs
 from jssl import data
 from jssl.experiment import fill
 from jssl.feed import Feed
-from jssl.sharding import make_mesh
+from jssl.nets.net import apply_net, init_net
+from jssl.sharding import make_mesh, put, replicated, rows_here
 from jssl.train import Run
 
 # Dense bfloat16 TFLOP/s of one device, by a part of its name; the longest part that is found counts.
@@ -49,11 +58,17 @@ PEAKS = {
 }
 RANDOM = 4096  # images of `--data random`
 PHOTOS = 128  # files that are decoded
+EXPLAINED = (
+    "% explained: the time of the step's FLOPs at the rate of the encoder's own forward and backward passes, over two "
+    "views of a batch, as a share of the step's time; FLOPs as XLA counts them, data and random views included."
+)
+VIEWS = "% views: the time of the random views alone, as a share of the step's time."
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="benchmarks.speed", description=__doc__.partition("\n")[0])
     parser.add_argument("--methods", default="simclr,byol,mae")
+    parser.add_argument("--all-methods", action="store_true", help="a row per method that there is: its step alone")
     parser.add_argument("--variant", default="demo")
     parser.add_argument("--data", help="a source, or `random`; the variant's own by default")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as --config.FIELD=VALUE")
@@ -65,15 +80,19 @@ def main(argv=None):
 
     overrides = dict(text.split("=", 1) for text in arguments.set)
     timing = {"repeats": arguments.repeats, "seconds": arguments.seconds}
-    rows = []
-    for method in arguments.methods.split(","):
+    rows, rates = [], {}
+    for method in configs.experiments() if arguments.all_methods else arguments.methods.split(","):
         config = configs.load(f"{method}:{arguments.variant}", overrides)
         bench = Bench(config, arguments.data)
         if arguments.profile and not rows:
             bench.trace(arguments.profile)
-        rows.append({"method": method, "variant": arguments.variant, **bench.row(**timing)})
+        figures = bench.explained(rates, **timing) if arguments.all_methods else bench.row(**timing)
+        rows.append({"method": method, "variant": arguments.variant, **figures})
+        jax.clear_caches()  # a process of hundreds of compiled programs runs out of memory maps
     notes = [f"Median of {arguments.repeats} runs of {arguments.seconds:g} s each; one image is one source image."]
-    name = f"speed-{results.slug(results.device())}"
+    if arguments.all_methods:
+        notes += [EXPLAINED, VIEWS]
+    name = f"speed-{'methods-' * arguments.all_methods}{results.slug(results.device())}"
     results.write(arguments.out, name, "Speed, in images per second", rows, notes)
 
 
@@ -105,6 +124,45 @@ class Bench:
             "GFLOP/image": flops and flops / 1e9,
             "% of peak": share and 100 * share,
         }
+
+    def explained(self, rates, **timing):
+        """The figures of `--all-methods`. rates: {encoder: FLOP/s}, added to."""
+        config, (step, flops) = self.config, (self.step(**timing), self.flops())
+        key = json.dumps([configs.plain(config.encoder), config.augment.size, self.batch_size, config.dtype])
+        if key not in rates:
+            rates[key] = self.encoder_rate(**timing)
+        known = flops and rates[key]
+        return {
+            "encoder": config.encoder.name.partition(":")[2],
+            "pixels": config.augment.size,
+            "batch": self.batch_size,
+            "precision": config.dtype,
+            "step": step,
+            "GFLOP/image": flops and flops / 1e9,
+            "encoder TFLOP/s": known and rates[key] / 1e12,
+            "% explained": known and 100 * flops * step / rates[key],
+            "% views": 100 * step / self.views(**timing),
+        }
+
+    def encoder_rate(self, **timing):
+        """FLOP/s of the encoder's forward and backward passes over two views of a batch, None where XLA counts none."""
+        config, run = self.config, self.run
+        network = configs.build(config.encoder, dtype=jnp.dtype(config.dtype))
+        shape = (2 * self.batch_size, config.augment.size, config.augment.size, run.source.channels)
+
+        def loss(params, stats, x):
+            y, _, stats = apply_net(network, params, stats, x, train=True, rng=jax.random.key(0))
+            return jnp.mean(jnp.square(y)), stats
+
+        with jax.set_mesh(self.mesh):
+            noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+            x = put(self.mesh, noise[rows_here(self.mesh, len(noise))], len(noise))
+            weights = init_net(network, jax.random.key(0), jnp.zeros((1, *shape[1:])))
+            weights = jax.device_put(weights, replicated(self.mesh))
+            compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*weights, x).compile()
+            images = rate(lambda n: jax.block_until_ready([compiled(*weights, x) for _ in range(n)]), len(x), **timing)
+        counted = (compiled.cost_analysis() or {}).get("flops")
+        return counted * self.mesh.size / len(x) * images if counted and counted > 0 else None
 
     def step(self, **timing):
         """Whole steps, data included."""
@@ -173,7 +231,7 @@ class Bench:
         """go(calls): so many calls of the train step, waited for."""
         run = self.run
         with jax.set_mesh(self.mesh), run.feed.items(0, per_call) as items:
-            state = run.init(run.rng_init)
+            state = run.begin()
 
             def go(calls):
                 nonlocal state

@@ -1,10 +1,11 @@
 """The benchmarks run, and write tables that say what they measured."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import quality, results, speed
+from benchmarks import collapse, quality, results, speed
 from jssl import config as configs
 from jssl.experiment import fill
 from tests.test_experiment import CPU, held
@@ -23,6 +24,21 @@ def test_speed_writes_every_figure_of_the_step(tmp_path):
     assert row["step"] < row["views"]
     assert row["% of peak"] is None  # no data sheet for this CPU
     assert written["run"]["versions"]["jax"] in file.with_suffix(".md").read_text()
+
+
+def test_speed_explains_every_methods_step(tmp_path, monkeypatch):
+    found = configs.experiments()
+    monkeypatch.setattr(configs, "experiments", lambda: {"simclr": found["simclr"]})
+    speed.main(
+        ["--all-methods", "--variant", "tiny", "--seconds", "0.05", "--repeats", "1", "--out", str(tmp_path)]
+        + ["--set", "mesh.data=8"]
+    )
+    [file] = tmp_path.glob("speed-methods-*.json")
+    [row] = json.loads(file.read_text())["rows"]
+    assert row["method"] == "simclr"
+    shares = row["GFLOP/image"] * row["step"] / (1000 * row["encoder TFLOP/s"])
+    assert row["% explained"] == pytest.approx(100 * shares)
+    assert 0 < row["% views"] < 100
 
 
 def test_flops_are_those_of_the_network():
@@ -65,30 +81,76 @@ def test_rate_counts_images_not_calls(monkeypatch):
     assert speed.rate(go, images=64, repeats=3, seconds=2.0) == pytest.approx(128)
 
 
-def test_quality_trains_scores_and_says_how(tmp_path):
-    quality.main(
-        ["--methods", "simclr", "--variant", "tiny", "--steps", "4", "--name", "tiny", "--k", "50"]
-        + ["--data", "digits@[:400]", "--workdir", str(tmp_path / "runs"), "--out", str(tmp_path)]
-    )
+def fail(*_):
+    raise RuntimeError("trains again")
+
+
+def test_quality_trains_scores_says_how_and_keeps_what_it_scored(tmp_path, monkeypatch):
+    call = ["--methods", "simclr", "--variant", "tiny", "--steps", "4", "--name", "quality-tiny", "--k", "50"]
+    call += ["--data", "folder:elsewhere", "--data", "tiny=digits@[:400]", "--set", "eval.probe_lr=0.5"]
+    call += ["--workdir", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    quality.main(call)
     text = (tmp_path / "quality-tiny.md").read_text()
     [row] = json.loads((tmp_path / "quality-tiny.json").read_text())["rows"]
     assert row["epochs"] == pytest.approx(4 * 64 / 400, abs=0.05)
-    for column in "k-NN", "k-NN untrained", "linear", "linear untrained":
+    assert (row["steps"], row["data"]) == (4, "digits (tiny)")
+    for column in "k-NN", "k-NN untrained", "linear", "linear untrained", "online probe":
         mean, spread = (float(number) for number in row[column].split(" ± "))
-        assert 20 < mean <= 100
         assert 0 < spread < 5
+        assert (2 if column == "online probe" else 20) < mean <= 100
     for said in "k 50", "temperature 0.07", "digits@[:400]", "digits@test", "commit":
         assert said in text
 
+    monkeypatch.setattr(quality, "run", fail)
+    quality.main(call)
+    assert json.loads((tmp_path / "quality-tiny.json").read_text())["rows"] == [row]
+    quality.main([*call, "--temperature", "0.2"])  # another question
+    assert "failed: RuntimeError: trains again" in (tmp_path / "quality-tiny.md").read_text()
+
+
+def test_a_method_that_fails_loses_no_other(tmp_path, monkeypatch):
+    def run(spec, seed, workdir, asked):
+        if spec == "byol:tiny":
+            raise ValueError("no such thing\nand more")
+        workdir.mkdir(parents=True)
+        return scored(0.5, asked["data"])
+
+    monkeypatch.setattr(quality, "run", run)
+    quality.main(
+        ["--methods", "all", "--variant", "tiny,demo", "--data", "tiny=digits", "--data", "npz:some/where.npz"]
+        + ["--name", "two", "--workdir", str(tmp_path), "--out", str(tmp_path)]
+    )
+    written = json.loads((tmp_path / "two.json").read_text())
+    rows = {(row["method"], row["data"]): row for row in written["rows"]}
+    methods = list(configs.experiments())
+    assert len(rows) == 2 * len(methods)
+    assert {row["method"] for row in written["rows"][: len(methods)]} == set(methods)
+    assert rows["byol", "tiny"]["k-NN"] == "failed"
+    assert rows["byol", "where (demo)"]["k-NN"] == rows["mae", "digits (tiny)"]["k-NN"] == "50.0 ± 1.0"
+    assert "online probe" not in rows["byol", "tiny"]
+    assert "byol on tiny failed: ValueError: no such thing" in written["notes"]
+
+
+def scored(mean, source="digits", **more):
+    titles = ("k-NN", "k-NN untrained", "linear", "linear untrained")
+    train = {"steps": 100, "per_epoch": 50.0, "batch_size": 8}
+    config = {"encoder": {"name": "a:b"}, "train": train, "dtype": "float32"}
+    config["data"] = {"source": source, "eval_source": f"{source}@test"}
+    scores = {title: {"mean": mean, "stderr": 0.01} for title in titles}
+    return {"config": config, "minutes": 1.0, "settings": {"k-NN": "k 20"}, "scores": scores, **more}
+
 
 def test_seeds_are_averaged():
-    score = lambda mean: {
-        "scores": {(u, t): {"mean": mean, "stderr": 9.0} for u in ("", " untrained") for t in quality.TASKS}
-    }
-    train = {"steps": 100, "per_epoch": 50.0, "batch_size": 8}
-    config = {"config": {"encoder": {"name": "a:b"}, "train": train, "dtype": "float32"}, "minutes": 1.0}
-    row = quality.row("simclr", [score(0.7) | config, score(0.8) | config | {"minutes": 2.0}])
+    row = quality.row("simclr", "demo", [scored(0.7), scored(0.8, minutes=2.0)])
     assert (row["k-NN"], row["epochs"], row["minutes"]) == ("75.0 ± 7.1", 2.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("digits", "digits"), ("tfds:fashion_mnist@train[:10000]", "fashion_mnist"), ("npz:.data/cifar10.npz", "cifar10")],
+)
+def test_data_sets_have_short_names(source, name):
+    assert quality.name_of({"data": {"source": source}}) == name
 
 
 def test_a_shorter_run_warms_up_in_proportion():
@@ -102,3 +164,33 @@ def test_a_shorter_run_warms_up_in_proportion():
 def test_table_aligns_numbers_and_leaves_gaps():
     lines = results.markdown([{"name": "a", "speed": 12345.6}, {"name": "bc", "speed": None}]).splitlines()
     assert lines == ["| name |  speed |", "| ---- | -----: |", "| a    | 12,346 |", "| bc   |      - |"]
+
+
+def test_collapse_is_drawn_and_told(tmp_path):
+    collapse.main(
+        ["--methods", "byol", "--variant", "tiny", "--steps", "8", "--every", "4", "--workdir", str(tmp_path / "runs")]
+        + ["--out", str(tmp_path), "--picture", str(tmp_path / "collapse.svg")]
+    )
+    rows = json.loads((tmp_path / "collapse.json").read_text())["rows"]
+    assert [row["trained"] for row in rows] == ["with predictor", "without predictor"]
+    assert rows[0]["k-NN untrained"] == rows[1]["k-NN untrained"] > 20
+    assert all(row["k-NN"] > 20 and row["health/std"] > 0 for row in rows)
+    svg = ElementTree.parse(tmp_path / "collapse.svg").getroot()
+    lines = svg.findall(".//{http://www.w3.org/2000/svg}polyline")
+    assert [len(line.get("points").split()) for line in lines] == [3, 3, 2, 2]  # k-NN from step 0 on, then the spread
+
+
+def test_the_first_warning_is_marked():
+    points = [{"step": 0, "knn": 0.8}, {"step": 5, "knn": 0.5, "health/std": 0.01, "warning": "collapse: one; try"}]
+    row = collapse.row("byol", "without predictor", points)
+    assert (row["first warning"], row["says"], row["k-NN"]) == (5, "collapse: one", 50.0)
+    svg = collapse.picture({("byol", "with predictor"): points[:1] * 2, ("byol", "without predictor"): points})
+    assert svg.count("step 5: a warning") == 2  # in both measures
+
+
+@pytest.mark.parametrize("method", collapse.CASES)
+def test_what_keeps_a_method_from_collapsing_can_be_switched_off(method):
+    _, off = collapse.CASES[method]
+    before = configs.load(f"{method}:demo")
+    after = configs.load(f"{method}:demo", off)
+    assert len(configs.difference(configs.plain(before), configs.plain(after))) == len(off)
