@@ -28,7 +28,7 @@ def get_config(variant="demo"):
 
 def demo():
     """scikit-learn's digits, on a CPU: 3 x 3 patches of 8 pixels of 16."""
-    fields = {"dim": 32, "width": 32, "depth": 2, "ignore": 0, "steps": 2}
+    fields = {"dim": 32, "width": 32, "depth": 2, "ignore": 1, "steps": 2}
     config = recipes.digits(METHOD, patch=8, stride=4, **fields)
     config.train.batch_size = 128
     return patches(config, 16, area=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0, noise=0.05)

@@ -129,6 +129,7 @@ def test_features_are_the_mean_of_the_patches_encodings(state):
     found = SMALL.embed(params, carry, {"image": IMAGES})
     close(found["tokens"], out["features"])
     close(found["features"], out["features"].mean(1))
+    close(SMALL.embed(params, {}, {"image": IMAGES})["features"], found["features"])  # as exported: nothing is carried
 
 
 def test_grids_that_are_too_small_are_refused():

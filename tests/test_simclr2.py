@@ -63,6 +63,14 @@ def test_features_come_from_the_layer_that_is_asked_for(layer):
     close(method.embed(params, carry, {"image": X[:, 0]})["features"], (h, *out["layers"])[layer])
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_an_encoder_without_batch_norm_is_read_from_its_export(layer):
+    method = dataclasses.replace(SMALL, encoder=MLP(10, 10, norm=False), layer=layer)
+    params, carry = start(method)
+    exported = {"stats": {"projector": carry["stats"]["projector"]}} if layer else {}  # what has no leaves is not there
+    close(*(method.embed(params, c, {"image": X[:, 0]})["features"] for c in (carry, exported)))
+
+
 def test_a_layer_that_the_head_has_not_is_refused():
     with pytest.raises(ValueError, match=r"layer=3: expected 0 \(the encoder\) to 2"):
         SimCLRv2(BACKBONE, layer=3)

@@ -98,7 +98,8 @@ class CPC(Method):
 
     def embed(self, params, carry, inputs):
         x = cut_patches(inputs["image"], self.patch, self.stride)
-        out, _ = apply_views({"encoder": self.encoder}, params, carry["stats"], x, train=False)
+        stats = {"encoder": carry.get("stats", {}).get("encoder", {})}  # layer norm has none: an export leaves it out
+        out, _ = apply_views({"encoder": self.encoder}, params, stats, x, train=False)
         return {"features": out["encoder"].mean(1), "tokens": out["encoder"]}
 
     def side(self, patches):

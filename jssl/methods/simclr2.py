@@ -89,9 +89,7 @@ class SimCLRv2(Method):
         return params, {**carry, "target": ema(carry["target"], params, self.momentum)}
 
     def embed(self, params, carry, inputs):
-        nets = trunk(self.encoder, self.hidden, self.layer)
-        out, _ = apply_nets(nets, params, carry["stats"], inputs["image"], train=False)
-        return {"features": top(out)}
+        return {"features": evaluated(trunk(self.encoder, self.hidden, self.layer), params, carry, inputs["image"])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +122,8 @@ class FineTuned(Method):
 
     def embed(self, params, carry, inputs):
         """Beside the features, 'logits' [N, classes]."""
-        return embed_classes(self.nets, params, carry["stats"], inputs["image"])
+        h = evaluated(self.nets, params, carry, inputs["image"])
+        return {"features": h, "logits": logits_of(params["classifier"], h)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +181,8 @@ class Distilled(Method):
 
     def embed(self, params, carry, inputs):
         """Beside the features, 'logits' [N, classes]."""
-        return embed_classes(self.nets, params, carry["stats"], inputs["image"])
+        h = evaluated(self.nets, params, carry, inputs["image"])
+        return {"features": h, "logits": logits_of(params["classifier"], h)}
 
 
 def trunk(encoder, hidden, layer):
@@ -203,10 +203,10 @@ def init_classifier(nets, classes, rng, x):
     return {**params, "classifier": {"kernel": jnp.zeros((d, classes)), "bias": jnp.zeros(classes)}}, stats
 
 
-def embed_classes(nets, params, stats, x):
-    out, _ = apply_nets(nets, params, stats, x, train=False)
-    h = top(out)
-    return {"features": h, "logits": logits_of(params["classifier"], h)}
+def evaluated(nets, params, carry, x):
+    """What a trunk gives for whole images, by its running statistics. [N, H, W, C] -> [N, D]"""
+    kept = carry.get("stats", {})  # an export leaves out what is empty: a network without batch norm
+    return top(apply_nets(nets, params, {name: kept.get(name, {}) for name in nets}, x, train=False)[0])
 
 
 def logits_of(classifier, h):
