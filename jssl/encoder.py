@@ -30,7 +30,8 @@ class Encoder:
         self.channels = self.config["channels"]
         mesh = make_mesh()
         self.embedder = embedder(self.method, self.preprocess, mesh)
-        state = jax.device_put(_nested(dict(np.load(folder / f"{weights}.npz"))), replicated(mesh))
+        arrays = dict(np.load(folder / f"{weights}.npz"))
+        state = jax.device_put(_nested(arrays, self.config.get("empty", ())), replicated(mesh))
         self.params, self.carry = state.get("params", {}), state.get("carry", {})
 
     def __call__(self, images):
@@ -84,7 +85,8 @@ def export(workdir, config, method, preprocess, params, carry, shape, weights="w
         return
     folder.mkdir(parents=True, exist_ok=True)
     parts = {section: configs.plain(config[section]) for section in ("method", "encoder", "preprocess")}
-    text = json.dumps({**parts, "dtype": config.dtype, "channels": shape[-1]}, indent=2)
+    empty = _empty({"params": params, "carry": carry})
+    text = json.dumps({**parts, "dtype": config.dtype, "channels": shape[-1], "empty": empty}, indent=2)
     (folder / "config.json").write_text(text + "\n")
     np.savez(folder / f"{weights}.npz", **arrays)
 
@@ -105,9 +107,17 @@ def _read_by_embed(method, preprocess, state, shape):
     return dict(zip(paths, whole(used)))
 
 
-def _nested(flat):
+def _empty(tree, path=""):
+    """The paths of dicts without a leaf, such as the statistics of a network without batch norm: no array tells of
+    them, and `embed` may ask for them."""
+    if not isinstance(tree, dict):
+        return []
+    return [p for key, value in tree.items() for p in _empty(value, f"{path}/{key}".strip("/"))] if tree else [path]
+
+
+def _nested(flat, empty=()):
     tree = {}
-    for path, value in flat.items():
+    for path, value in (*flat.items(), *((path, {}) for path in empty)):
         *parents, last = path.split("/")
         node = tree
         for parent in parents:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
-from jssl import step
+from jssl import encoder, step
 from jssl.checkpoint import Checkpoints
 from jssl.sharding import path_of
 from jssl.step import init_state
@@ -140,6 +140,18 @@ def test_embedding_tells_inputs_apart_without_randomness(name):
     assert np.isfinite(features).all()
     assert len(np.unique(features.round(6), axis=0)) == 16
     assert_equal(features, one.embed(images))
+
+
+def test_exported_encoder_is_the_trained_one(name, tmp_path):
+    """It has what `embed` reads and nothing of the rest, and loads by itself."""
+    one = trained(name)
+    method, preprocess = one.method, one.experiment.preprocess
+    with jax.set_mesh(one.mesh):
+        encoder.export(
+            tmp_path, one.config, method, preprocess, one.state.params, one.state.carry, one.run.source.shape
+        )
+    images = one.run.source.images[:16]
+    np.testing.assert_allclose(encoder.Encoder(tmp_path)(images), one.embed(images), rtol=1e-4, atol=1e-5)
 
 
 def test_checkpoint_holds_everything(name, tmp_path):
