@@ -30,9 +30,7 @@ def demo():
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    config = recipes.tiny(demo(), hidden=16, dim=8, predictor_hidden=16, queue=100, temperature=0.5)
-    config.optim.lr = 0.02
-    return config
+    return recipes.tiny(demo(), hidden=16, dim=8, predictor_hidden=16, queue=100, temperature=0.5)
 
 
 def fashion():

@@ -45,7 +45,7 @@ def tiny(config, **fields):
     else:
         config.encoder.update({"dim": 16, "depth": 2, "heads": 2})
     config.method.update(fields)
-    config.optim.update({"name": "sgd", "lr": 0.05, "warmup": 0.0})
+    config.optim.update({"name": "sgd", "lr": 0.02, "warmup": 0.0})
     config.train.update({"batch_size": 64, "steps": 8})
     return config
 
