@@ -3,8 +3,9 @@
     python -m benchmarks.collapse --workdir runs/collapse
 
 For each method of `CASES`, the digits demo twice over the same steps, the second time with its safeguard switched off.
-Writes docs/collapse.svg, and a table of the last k-NN accuracy, the spread of the embeddings (health/std) and the step
-of the first warning. Runs are kept below --workdir; the same call on the same one goes on with them.
+Writes docs/collapse.svg, and a table of the last k-NN accuracy, the spread of the embeddings (health/std), what soft
+assignments tell of the input (health/information, of the methods that have them) and the step of the first warning.
+Runs are kept below --workdir; the same call on the same one goes on with them.
 """
 
 import argparse
@@ -30,7 +31,8 @@ CASES = {
     "dino": ("centring", {"method.centering": False}),
 }
 PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "collapse.svg"
-MEASURES = {"knn": "k-NN", "health/std": "spread"}  # drawn one below the other
+# Drawn one below the other: the accuracy, and what the method is judged by.
+MEASURES = {"knn": "k-NN", "health/information": "information", "health/std": "spread"}
 
 
 def main(argv=None):
@@ -57,7 +59,8 @@ def main(argv=None):
     notes = [
         f"The same {arguments.steps} steps of {arguments.variant}, but for the safeguard.",
         "k-NN: accuracy in % on a held-out fifth of the training images. Spread (health/std): 1 where the unit "
-        "embeddings are even in all directions, 0 where all are one.",
+        "embeddings are even in all directions, 0 where all are one. health/information: nats that an input's soft "
+        "assignment tells of it, 0 where all inputs have the same.",
     ]
     rows = [row(*names, points) for names, points in found.items()]
     results.write(arguments.out, "collapse", "Collapse: with and without what prevents it", rows, notes)
@@ -88,7 +91,7 @@ def row(method, name, points):
         "trained": name,
         "k-NN untrained": round(100 * points[0]["knn"], 1),
         "k-NN": round(100 * points[-1]["knn"], 1),
-        "health/std": round(points[-1]["health/std"], 3) if "health/std" in points[-1] else None,
+        **{name: round(points[-1][name], 3) if name in points[-1] else None for name in list(MEASURES)[:0:-1]},
         "first warning": warned[0]["step"] if warned else None,
         "says": warned[0]["warning"].partition(";")[0] if warned else None,
     }
@@ -98,7 +101,7 @@ def picture(found):
     """{(method, name): points} -> SVG text: a column per method, its curves with and without the safeguard."""
     methods = list(dict.fromkeys(method for method, _ in found))
     width, height, gap = 196, 92, 34
-    total = 30 + len(methods) * width, 74 + len(MEASURES) * (height + gap)
+    total = 30 + len(methods) * width, 90 + 2 * (height + gap)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total[0]} {total[1]}" font-size="12" '
         'font-family="system-ui, -apple-system, Segoe UI, Roboto, sans-serif" role="img">',
@@ -111,17 +114,19 @@ def picture(found):
         for j, (name, _) in enumerate(curves):
             colour = figures.colour(j, len(curves))
             parts.append(f'<text x="{left}" y="{36 + 15 * j}" fill="{colour}">{figures.html.escape(name)}</text>')
-        for k, measure in enumerate(MEASURES):
-            lines = [(points, figures.colour(j, len(curves))) for j, (_, points) in enumerate(curves)]
+        lines = [(points, figures.colour(j, len(curves))) for j, (_, points) in enumerate(curves)]
+        there = [measure for measure in MEASURES if any(measure in point for points, _ in lines for point in points)]
+        for k, measure in enumerate(there[:2]):
             parts.append(panel(measure, lines, left, 66 + k * (height + gap), width - 56, height, first=not i))
+    parts.append(axis(46, total[1] - 12, "\N{WHITE CIRCLE} the first warning"))
     return "\n".join(parts) + "\n</svg>"
 
 
 STYLE = """<style>
-text { stroke: none } text:not([fill]) { fill: #57606a } .name { font-weight: 600; font-size: 14px }
-text.name { fill: #1f2328 } .grid { stroke: #d0d7de } polyline { fill: none; stroke-width: 2; stroke-linejoin: round }
+.name { fill: #1f2328; font-weight: 600; font-size: 14px } .axis { fill: #57606a } .grid { stroke: #d0d7de }
+polyline { fill: none; stroke-width: 2; stroke-linejoin: round }
 @media (prefers-color-scheme: dark) {
-text:not([fill]) { fill: #9198a1 } text.name { fill: #f0f6fc } .grid { stroke: #3d444d }
+.name { fill: #f0f6fc } .axis { fill: #9198a1 } .grid { stroke: #3d444d }
 }
 </style>"""
 
@@ -130,17 +135,17 @@ def panel(measure, lines, left, top, width, height, first):
     """One measure over the steps. lines: [(points, colour)]; a ring marks the first warning."""
     end = max(points[-1]["step"] for points, _ in lines)
     values = [point[measure] for points, _ in lines for point in points if measure in point]
-    high = 1.0 if measure == "knn" else max(1.0, *values)
+    high = max(1.0, *values)
     x = lambda step: left + width * step / end
     y = lambda value: top + height * (1 - value / high)
     text = lambda value: f"{value:.0%}" if measure == "knn" else figures.short(round(value, 2))
     parts = []
-    for tick in (0.0, 0.5, 1.0):
+    for tick in (0.0, high / 2, high) if measure == "knn" else (0.0, high):
         parts.append(f'<path class="grid" d="M{left} {y(tick):.1f}h{width}"/>')
         if first:
-            parts.append(f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text(tick)}</text>')
-    parts.append(f'<text x="{left}" y="{top + height + 16}">{MEASURES[measure]}</text>')
-    parts.append(f'<text x="{left + width}" y="{top + height + 16}" text-anchor="end">step {end:,}</text>')
+            parts.append(axis(left - 6, y(tick) + 4, text(tick), "end"))
+    parts.append(axis(left, top + height + 16, MEASURES[measure]))
+    parts.append(axis(left + width, top + height + 16, f"step {end:,}", "end"))
     ends = []
     for points, colour in lines:
         drawn = [(x(point["step"]), y(point[measure])) for point in points if measure in point]
@@ -159,6 +164,10 @@ def panel(measure, lines, left, top, width, height, first):
         parts.append(f'<text x="{left + width + 5}" y="{place + 4:.1f}" fill="{colour}">{text(last)}</text>')
         ends.append(place)
     return "".join(parts)
+
+
+def axis(x, y, text, anchor="start"):
+    return f'<text class="axis" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
 if __name__ == "__main__":
