@@ -9,6 +9,8 @@ import numpy as np
 from jssl import config as configs
 from jssl import data, health
 from jssl.experiment import fill
+from jssl.method import LABELS
+from jssl.probe import Probed, own
 from jssl.sharding import make_mesh, path_of
 from jssl.train import Run
 
@@ -107,6 +109,19 @@ def warned(name, steps, **overrides):
     run = Trained(name, steps=steps, train__steps=steps, **overrides)
     measured = {**run.metrics, **jax.jit(health.measures)(run.out)}
     return health.warning({key: float(np.ravel(value)[-1]) for key, value in measured.items()})
+
+
+def assert_probe_changes_nothing(alone, probed):
+    """All that a training is, bit by bit, beside one with an online probe."""
+    assert isinstance(probed.method, Probed)
+    assert not isinstance(alone.method, Probed)
+    without = lambda tree, name: {key: value for key, value in tree.items() if key != name}
+    assert_equal(alone.losses, probed.losses)
+    assert_equal(alone.end.params, own(probed.end.params))
+    assert_equal(without(alone.end.carry, LABELS), without(probed.end.carry, LABELS))
+    assert_equal(dict(alone.out), probed.out)
+    for metric in alone.metrics.keys() - {"grad_norm", "param_norm"}:
+        assert_equal(alone.metrics[metric], probed.metrics[metric])
 
 
 def assert_close(a, b):

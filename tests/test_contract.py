@@ -9,7 +9,7 @@ from jssl import encoder, step
 from jssl.checkpoint import Checkpoints
 from jssl.sharding import path_of
 from jssl.step import init_state
-from tests.contract import STEPS, assert_close, assert_equal, make_run, trained
+from tests.contract import STEPS, Trained, assert_close, assert_equal, assert_probe_changes_nothing, make_run, trained
 
 METHODS = list(configs.experiments())
 
@@ -91,6 +91,10 @@ def test_steps_per_call_change_nothing(name):
                 state, metrics, _ = one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
     assert metrics["loss"].shape == (2,)
     assert_close(one.end, state)
+
+
+def test_an_online_probe_changes_nothing_by_a_bit(name):
+    assert_probe_changes_nothing(trained(name), Trained(name, eval__probe_lr=0.5))
 
 
 def test_state_keeps_its_types_as_accelerators_scan_it(name, monkeypatch):
