@@ -40,7 +40,7 @@ def demo():
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    return recipes.tiny(demo(), hidden=16, dim=16, bottleneck=8)
+    return recipes.tiny(demo(), hidden=32, dim=32, bottleneck=16)
 
 
 def fashion():
