@@ -172,7 +172,7 @@ def test_collapse_is_drawn_and_told(tmp_path):
         + ["--out", str(tmp_path), "--picture", str(tmp_path / "collapse.svg")]
     )
     rows = json.loads((tmp_path / "collapse.json").read_text())["rows"]
-    assert [row["trained"] for row in rows] == ["with predictor", "without predictor"]
+    assert [row["trained"] for row in rows] == ["with stop-gradient", "without stop-gradient"]
     assert rows[0]["k-NN untrained"] == rows[1]["k-NN untrained"] > 20
     assert all(row["k-NN"] > 20 and row["health/std"] > 0 for row in rows)
     svg = ElementTree.parse(tmp_path / "collapse.svg").getroot()
