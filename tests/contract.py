@@ -124,12 +124,12 @@ def assert_probe_changes_nothing(alone, probed):
         assert_equal(alone.metrics[metric], probed.metrics[metric])
 
 
-def assert_close(a, b):
-    """|a - b| <= 1e-5 max|a| + 1e-5, leaf by leaf: what the order of float32 sums may change."""
+def assert_close(a, b, tolerance=1e-5):
+    """|a - b| <= tolerance * (max|a| + 1), leaf by leaf; by default what the order of float32 sums may change."""
     for (path, x), (_, y) in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b)):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         apart = np.abs(x - y).max(initial=0)
-        assert apart <= 1e-5 * np.abs(x).max(initial=0) + 1e-5, f"{path_of(path)}: {apart}"
+        assert apart <= tolerance * (np.abs(x).max(initial=0) + 1), f"{path_of(path)}: {apart}"
 
 
 def assert_equal(a, b):

@@ -18,14 +18,14 @@ SHORT = {"train.batch_size": 32, "train.steps": 4, "log_every": 1, "eval.every":
 METRICS = ("loss", "grad_norm", "param_norm", "lr", "health/std", "health/features_std")
 
 
-def assert_same(workdir, one):
+def assert_same(workdir, one, **tolerance):
     """Metrics and final state of a run in several processes against those of one in a single process."""
     a, b = read_metrics(one), read_metrics(workdir)
     assert [row["step"] for row in a] == [row["step"] for row in b]
     for name in METRICS:
-        assert_close({name: [row[name] for row in a]}, {name: [row[name] for row in b]})
+        assert_close({name: [row[name] for row in a]}, {name: [row[name] for row in b]}, **tolerance)
     assert newest(one) == newest(workdir)
-    assert_close(final_state(one), final_state(workdir))
+    assert_close(final_state(one), final_state(workdir), **tolerance)
 
 
 def wait(runs):
@@ -56,7 +56,8 @@ def test_the_number_of_processes_changes_nothing(tmp_path, photos, config, more)
 
 
 def test_sigterm_to_one_process_saves_the_same_step_in_both_and_one_process_goes_on(tmp_path):
-    # A rate so low that rounding does not grow over the steps; a lost or repeated batch would show in the momentum.
+    # A rate so low that rounding does not grow over the steps; a lost or repeated batch would show in the momentum. A
+    # ReLU whose input is rounding may still open in one run and not in the other, for one step's gradient.
     steps = {"train.steps": 80, "checkpoint.every": 40, "log_every": 4, "eval.every": 40}
     config = {**SHORT, **steps, "optim.lr": 0.0001}
     workdir = tmp_path / "two"
@@ -72,7 +73,7 @@ def test_sigterm_to_one_process_saves_the_same_step_in_both_and_one_process_goes
     assert resumed.wait() == 0
     assert f"resumed at step {step}\n" in resumed.said
     assert Training("simclr:tiny", tmp_path / "one", config).wait() == 0
-    assert_same(workdir, tmp_path / "one")
+    assert_same(workdir, tmp_path / "one", tolerance=1e-3)
 
 
 BROKEN = """

@@ -92,7 +92,7 @@ def test_a_stopped_run_saves_ends_well_and_goes_on_without_a_gap(tmp_path):
 
     # Another config is refused, and a run cannot end before where it is.
     for change, message in [
-        ({"optim.lr": 0.5}, "another config (optim.lr: 0.05 -> 0.5); expected a new --workdir"),
+        ({"optim.lr": 0.5}, "another config (optim.lr: 0.02 -> 0.5); expected a new --workdir"),
         ({"train.steps": 96}, "is at step 320 already: expected train.steps=320 or more"),
     ]:
         other = Training("byol:tiny", workdir, {**config, **change})

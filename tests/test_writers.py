@@ -182,6 +182,7 @@ def test_notes_and_warnings_are_plain_lines(tmp_path, capsys):
 def test_of_other_packages_only_warnings_are_shown_and_in_one_line(capsys, monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])
     level = logging.root.level
+    logging.captureWarnings(False)  # a training in this process before
     notes.listen()
     logging.getLogger("orbax").info("Saving checkpoint")
     logging.getLogger("jax").warning("slow\nand more")
