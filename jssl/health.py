@@ -41,7 +41,8 @@ def warning(metrics, dim=None):
     """-> one sentence that says what collapsed and what to try, or None. metrics: what `measures` gave, as numbers.
 
     dim: of the embeddings, to be named. Where a method has no embedding, its features are judged. A method of soft
-    assignments has its `information` among its metrics, as "health/information".
+    assignments has its `information` among its metrics, as "health/information"; one whose loss asks for a scale, the
+    `deviation` of its embeddings, as "health/deviation".
     """
     prefix, what = ("health/", "embeddings") if "health/std" in metrics else ("health/features_", "features")
     std, rank = metrics.get(prefix + "std"), metrics.get(prefix + "rankme")
@@ -56,6 +57,12 @@ def warning(metrics, dim=None):
         return (
             f"dimensional collapse: the {what} use about {rank:.1f}{of} dimensions (RankMe); try stronger views, a "
             "lower learning rate or weight decay, a larger batch, or batch norm in the projector"
+        )
+    deviation = metrics.get("health/deviation")
+    if deviation is not None and deviation < COLLAPSED_STD:
+        return (
+            f"collapse: the embeddings have shrunk to almost one point (their standard deviation is {deviation:.2g}; "
+            "this loss asks for 1); try a lower learning rate or weight decay, and look at the variance term's weight"
         )
     information = metrics.get("health/information")
     if information is not None and information < COLLAPSED_INFORMATION:
@@ -111,6 +118,16 @@ def uniformity(x, t=2.0):
     distance = jnp.maximum(length[:, :, None] + length[:, None] - 2 * cos, 0)
     energy = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -t * distance)  # [V, N, N]
     return jnp.mean(jax.nn.logsumexp(energy, (1, 2)) - jnp.log(n * (n - 1.0)))
+
+
+def deviation(x):
+    """Mean over dimensions of the standard deviation over all rows, of embeddings as they are; no gradient passes.
+
+    For methods whose loss asks for a scale, such as VICReg: without that they can shrink to a point and keep their
+    directions, which is all that the other measures see. x: [..., E] -> [].
+    """
+    x = lax.stop_gradient(x).astype(jnp.float32)
+    return jnp.mean(jnp.std(x.reshape(-1, x.shape[-1]), 0))
 
 
 def information(p):

@@ -39,6 +39,11 @@ CURVES = (
         "Information of assignments",
         "Nats that a cluster assignment tells about its input. At 0 every input has the same one: a collapse.",
     ),
+    (
+        "deviation",
+        "Standard deviation of embeddings",
+        "As they are, where the loss asks for 1. Below 0.1: they have shrunk to one point, a collapse.",
+    ),
     ("features_std", "Spread of features", "The same of the encoder's features, which is what one uses afterwards."),
     (
         "features_rankme",

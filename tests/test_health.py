@@ -111,6 +111,16 @@ def test_information_is_the_mean_divergence_from_the_mean_assignment():
     assert np.isfinite(health.information(jnp.bfloat16(p)))
 
 
+def test_embeddings_that_shrink_to_a_point_are_a_collapse_though_their_directions_stay():
+    x = jnp.asarray(np.random.RandomState(0).randn(64, 2, 8), jnp.float32)
+    assert float(health.deviation(3 * x)) == pytest.approx(3 * np.asarray(x).reshape(-1, 8).std(0).mean(), rel=1e-5)
+    assert not np.any(jax.grad(health.deviation)(x))
+    for scale, collapsed in (1.0, False), (1e-3, True):
+        found = numbers(embedding=scale * x) | {"health/deviation": float(health.deviation(scale * x))}
+        assert found["health/std"] > 0.9
+        assert ("shrunk to almost one point" in (health.warning(found) or "")) == collapsed
+
+
 def test_assignments_without_information_are_a_collapse():
     healthy = {"health/std": 1.0, "health/rankme": 30.0}
     assert health.warning({**healthy, "health/information": 1.0}) is None

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jssl.health import deviation
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_crops, apply_nets, init_nets
@@ -50,7 +51,7 @@ class LeJEPA(Method):
         gaussian = jnp.mean(sigreg(z, directions, self.knots, self.t_max))
 
         loss = self.lam * gaussian + (1 - self.lam) * prediction
-        metrics = {"sigreg": gaussian, "prediction": prediction}
+        metrics = {"sigreg": gaussian, "prediction": prediction, "health/deviation": deviation(z)}
         return loss, ({**carry, "stats": stats}, {"metrics": metrics, "embedding": z, "features": out["encoder"]})
 
     def embed(self, params, carry, inputs):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jssl.health import deviation
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_nets, init_nets
@@ -56,8 +57,9 @@ class VICReg(Method):
         c = shared(z) + shared(z_prime)
         loss = self.invariance * s + self.variance * v + self.covariance * c  # eq. 6
         h = jnp.stack([out["encoder"], out_prime["encoder"]], 1)  # [N, 2, D]
-        metrics = {"invariance": s, "variance": v, "covariance": c}
-        out = {"metrics": metrics, "embedding": jnp.stack([z, z_prime], 1), "features": h}
+        both = jnp.stack([z, z_prime], 1)  # [N, 2, d]
+        metrics = {"invariance": s, "variance": v, "covariance": c, "health/deviation": deviation(both)}
+        out = {"metrics": metrics, "embedding": both, "features": h}
         return loss, ({**carry, "stats": stats}, out)
 
     def embed(self, params, carry, inputs):
