@@ -43,3 +43,14 @@ def nt_xent(z, temperature, decoupled=False):
     pairs = jnp.einsum("nvd,nwd->nvw", z, z, precision=lax.Precision.HIGHEST) / temperature  # [N, V, V]
     positive = jnp.sum(pairs * (1 - jnp.eye(v)), axis=2) / (v - 1)  # [N, V]
     return jnp.mean(denominator - positive)
+
+
+def cross_crops(p, log_q):
+    """Mean cross-entropy of the targets p [N, V, K] and the predictions log_q [N, V + L, K] of an image's other crops.
+
+    The first V crops are the same in both; a crop does not predict itself (SwAV, DINO). -> []
+    """
+    n, v, _ = p.shape
+    pairs = -jnp.einsum("nvk,nwk->vw", p, log_q, precision=lax.Precision.HIGHEST) / n  # [V, V + L]
+    other = 1 - jnp.eye(v, log_q.shape[1])
+    return jnp.sum(pairs * other) / jnp.sum(other)

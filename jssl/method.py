@@ -30,6 +30,10 @@ class Time(NamedTuple):
         """float32 [], epochs done."""
         return self.step / self.per_epoch
 
+    def cosine(self, start, end=1.0):
+        """float32 [], from `start` at the first step to `end` along half a cosine."""
+        return end - (end - start) * (jnp.cos(jnp.pi * self.progress) + 1) / 2
+
 
 class Method(abc.ABC):
     """What a paper adds to the train step. A subclass is final: a frozen dataclass of hyper-parameters.

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
+from jssl.losses import cross_crops
 from jssl.method import Time
-from jssl.methods.swav import SwAV, on_sphere, swapped_prediction
+from jssl.methods.swav import SwAV, on_sphere
 from jssl.optim import optimizer
 from jssl.transforms import sinkhorn, unit
 from tests import oracles
@@ -66,7 +67,7 @@ def test_loss_and_gradient_are_lightlys(views):
 
     def predict(scores):
         q = SMALL.codes(scores[:, :2], None, {}, START)
-        return swapped_prediction(q, jax.nn.log_softmax(scores / SMALL.tau))
+        return cross_crops(q, jax.nn.log_softmax(scores / SMALL.tau))
 
     value, grad = jax.jit(jax.value_and_grad(predict))(scores)
     if views == 2:
@@ -82,7 +83,7 @@ def test_codes_with_a_queue_are_lightlys():
     scores = np.stack([tensors[f"in.{name}"] for name in ("high0", "high1", "low0", "low1", "low2")], 1)
     carry = {"queue": np.stack([tensors["in.queue0"], tensors["in.queue1"]], 1)}
     q = dataclasses.replace(QUEUED, queue_size=10).codes(scores[:, :2], jnp.eye(6), carry, LATE)
-    value = swapped_prediction(q, jax.nn.log_softmax(scores / SMALL.tau))
+    value = cross_crops(q, jax.nn.log_softmax(scores / SMALL.tau))
     np.testing.assert_allclose(value, tensors["out.loss_with_queue"][0], rtol=1e-5)
 
 

@@ -79,7 +79,7 @@ class BYOL(Method):
         """From tau_base to 1 along half a cosine (section 3.3)."""
         if not self.stop_gradient:
             return jnp.float32(0)
-        return 1 - (1 - self.tau_base) * (jnp.cos(jnp.pi * time.progress) + 1) / 2
+        return time.cosine(self.tau_base)
 
     def of_target(self, tree):
         return {name: tree[name] for name in self.target}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl.health import information
+from jssl.losses import cross_crops
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_crops, apply_nets, apply_views, init_nets
@@ -73,7 +74,7 @@ class DINO(Method):
         t, _, target_stats = self.scores(self.teacher, carry["target"], carry["target_stats"], large)  # [N, V, K]
 
         p_t = self.sharpened(t, carry["center"], time)  # the centre is that of before this batch
-        loss = cross_entropy(p_t, jax.nn.log_softmax(s / self.tau_s))  # eq. 3
+        loss = cross_crops(p_t, jax.nn.log_softmax(s / self.tau_s))  # eq. 3
 
         center = self.centred(carry["center"], t)
         carry = {**carry, "stats": stats, "target_stats": target_stats, "center": center}
@@ -113,15 +114,4 @@ class DINO(Method):
 
     def momentum(self, time):
         """From lambda_base to 1 along half a cosine (section 3.1)."""
-        return 1 - (1 - self.lambda_base) * (jnp.cos(jnp.pi * time.progress) + 1) / 2
-
-
-def cross_entropy(p_t, log_p_s):
-    """Eq. 3, mean over the pairs of different crops and over the images: p_t [N, V, K], log_p_s [N, V + L, K] -> [].
-
-    The first V crops are the same in both.
-    """
-    n, v, _ = p_t.shape
-    pairs = -jnp.einsum("nvk,nwk->vw", p_t, log_p_s, precision=lax.Precision.HIGHEST) / n  # [V, V + L]
-    other = 1 - jnp.eye(v, log_p_s.shape[1])
-    return jnp.sum(pairs * other) / jnp.sum(other)
+        return time.cosine(self.lambda_base)

@@ -87,7 +87,7 @@ class MoCo(Method):
         return {"features": out["encoder"]}
 
     def momentum(self, time):
-        return self.m_end - (self.m_end - self.m) * (jnp.cos(jnp.pi * time.progress) + 1) / 2
+        return time.cosine(self.m, self.m_end)
 
     def blocks(self, x):
         """Groups of the queries: consecutive rows, as the paper's GPUs hold them. One-hot [N, G], or None for one."""

@@ -77,7 +77,7 @@ class MoCoV3(Method):
 
     def momentum(self, time):
         """From m to 1 along half a cosine, as in the authors' code."""
-        return 1 - (1 - self.m) * (jnp.cos(jnp.pi * time.progress) + 1) / 2
+        return time.cosine(self.m)
 
     def of_target(self, tree):
         return {name: tree[name] for name in self.target}

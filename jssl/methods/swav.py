@@ -11,6 +11,7 @@ from jax import lax
 
 from jssl import transforms
 from jssl.health import information
+from jssl.losses import cross_crops
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_crops, apply_nets, apply_views, init_nets
@@ -66,7 +67,7 @@ class SwAV(Method):
 
         scores = products(z, c)  # [N, V + L, K]
         q = self.codes(scores[:, :large], c, carry, time)  # [N, V, K]
-        loss = swapped_prediction(q, jax.nn.log_softmax(scores / self.tau))  # eq. 1, 2 and 6
+        loss = cross_crops(q, jax.nn.log_softmax(scores / self.tau))  # eq. 1, 2 and 6
 
         carry = {**carry, "stats": stats}
         if self.queue_size:
@@ -100,17 +101,6 @@ class SwAV(Method):
     def embed(self, params, carry, inputs):
         out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
         return {"features": out["encoder"]}
-
-
-def swapped_prediction(q, log_p):
-    """Mean cross-entropy of the codes q [N, V, K] and the predictions of the other crops, log_p [N, V + L, K] -> [].
-
-    The first V crops are the same in both; a crop does not predict itself.
-    """
-    n, v, _ = q.shape
-    pairs = -jnp.einsum("nvk,nwk->vw", q, log_p, precision=lax.Precision.HIGHEST) / n  # [V, V + L]
-    other = 1 - jnp.eye(v, log_p.shape[1])
-    return jnp.sum(pairs * other) / jnp.sum(other)
 
 
 def on_sphere(c):

@@ -53,8 +53,7 @@ class TiCo(Method):
         return loss, (carry, {"metrics": {}, "embedding": jnp.stack([z1, z2], 1), "features": h})
 
     def update(self, params, carry, time):
-        tau = 1 - (1 - self.tau_base) * (jnp.cos(jnp.pi * time.progress) + 1) / 2
-        return params, {**carry, "target": ema(carry["target"], params, tau)}
+        return params, {**carry, "target": ema(carry["target"], params, time.cosine(self.tau_base))}
 
     def embed(self, params, carry, inputs):
         out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
