@@ -52,6 +52,7 @@ def base():
                 "scale": "linear",  # with the global batch: linear, sqrt, none
                 "warmup": 0.0,  # in epochs if `train.epochs` is given, else in steps
                 "end": 0.0,  # the cosine's last value, as a share of the peak
+                "milestones": (),  # instead of the cosine: the rate falls to a tenth at each, in the unit of `warmup`
                 "weight_decay": 0.0,  # on matrices and convolutions only: no bias, no norm, no token
                 "weight_decay_end": None,  # where it has moved to, along half a cosine, at the last step
                 "decay_all": False,  # decay biases, norms and tokens too, as torch does unless told otherwise

@@ -18,7 +18,7 @@ GROUP = ("pattern", "lr_scale", "weight_decay", "clip", "name", "frozen_until", 
 
 
 def schedule(optim, steps, batch_size, unit=1.0):
-    """Warm-up from 0, then half a cosine: step -> learning rate.
+    """Warm-up from 0, then half a cosine, or steps down at `optim.milestones`: step -> learning rate.
 
     The peak is `optim.lr` per 256 images, scaled by the global batch. unit: steps in one unit of `optim.warmup`.
     """
@@ -29,8 +29,14 @@ def schedule(optim, steps, batch_size, unit=1.0):
     warmup = round(optim.warmup * unit)
     if warmup >= steps:
         raise ValueError(f"optim.warmup is {warmup} steps, but training has {steps}: the warm-up must be shorter")
-    cosine = optax.cosine_decay_schedule(peak, steps - warmup, optim.end)
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), cosine], [warmup]) if warmup else cosine
+    milestones = [round(milestone * unit) for milestone in optim.milestones]
+    if not all(warmup < milestone < steps for milestone in milestones):
+        raise ValueError(f"optim.milestones are steps {milestones}; expected them between {warmup} and {steps}")
+    if milestones:
+        falling = optax.piecewise_constant_schedule(peak, {milestone - warmup: 0.1 for milestone in milestones})
+    else:
+        falling = optax.cosine_decay_schedule(peak, steps - warmup, optim.end)
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), falling], [warmup]) if warmup else falling
 
 
 def optimizer(optim, rate, unit=1.0, steps=None):

@@ -92,26 +92,53 @@ def test_encoder_has_the_size_of_its_name(name, variant, parameters):
 
 
 @pytest.mark.parametrize(
-    ("name", "variant", "optimizer", "batch", "rate", "decay", "warmup", "epochs"),
+    ("name", "variant", "optimizer", "batch", "rate", "decay", "warmup", "epochs", "last"),
     [
-        ("simclr", "cifar10", "lars", 256, 0.4, 1e-4, 10, 1000),
-        ("simclr", "cifar10_200", "sgd", 512, 0.24, 5e-4, 10, 200),
-        ("simclr", "imagenet", "lars", 4096, 4.8, 1e-6, 10, 1000),
-        ("byol", "cifar10", "lars", 256, 1.0, 1e-5, 10, 1000),
-        ("byol", "cifar10_200", "sgd", 512, 0.24, 5e-4, 10, 200),
-        ("byol", "imagenet", "lars", 4096, 3.2, 1.5e-6, 10, 1000),
-        ("mae", "cifar10", "adamw", 512, 1e-3, 0.05, 40, 1000),
-        ("mae", "cifar10_200", "adamw", 512, 1e-3, 0.05, 10, 200),
-        ("mae", "imagenet", "adamw", 4096, 2.4e-3, 0.05, 40, 800),
+        ("simclr", "cifar10", "lars", 256, 0.4, 1e-4, 10, 1000, 0.0),
+        ("simclr", "cifar10_200", "sgd", 512, 0.24, 5e-4, 10, 200, 0.0),
+        ("simclr", "imagenet", "lars", 4096, 4.8, 1e-6, 10, 1000, 0.0),
+        ("byol", "cifar10", "lars", 256, 1.0, 1e-5, 10, 1000, 0.0),
+        ("byol", "cifar10_200", "sgd", 512, 0.24, 5e-4, 10, 200, 0.0),
+        ("byol", "imagenet", "lars", 4096, 3.2, 1.5e-6, 10, 1000, 0.0),
+        ("mae", "cifar10", "adamw", 512, 1e-3, 0.05, 40, 1000, 0.0),
+        ("mae", "cifar10_200", "adamw", 512, 1e-3, 0.05, 10, 200, 0.0),
+        ("mae", "imagenet", "adamw", 4096, 2.4e-3, 0.05, 40, 800, 0.0),
+        ("barlow_twins", "cifar10", "lars", 256, 0.3, 1e-4, 10, 1000, 0.0),
+        ("barlow_twins", "imagenet", "lars", 2048, 1.6, 1.5e-6, 10, 1000, 0.0016),
+        ("cpc", "imagenet", "adamw", 512, 4e-4, 0.0, 0, 200, 4e-4),
+        ("deepcluster", "imagenet", "sgd", 512, 0.1, 1e-5, 0, 200, 0.1),
+        ("deepcluster2", "cifar10", "lars", 256, 0.6, 1e-6, 11, 1000, 6e-4),
+        ("deepcluster2", "imagenet", "lars", 4096, 4.8, 1e-6, 10, 800, 0.0048),
+        ("dino", "cifar10", "lars", 256, 0.3, 1e-6, 10, 1000, 0.0),
+        ("dino", "imagenet", "adamw", 1024, 0.002, 0.04, 10, 300, 1e-6),
+        ("dino", "imagenet_resnet50", "sgd", 512, 0.06, 1e-4, 10, 100, 1e-6),
+        ("lejepa", "imagenet", "adamw", 512, 5e-4, 0.05, 10, 100, 5e-7),
+        ("moco", "cifar10", "sgd", 256, 0.3, 1e-4, 10, 1000, 0.0),
+        ("moco", "imagenet", "sgd", 256, 0.03, 1e-4, 0, 200, 0.0),
+        ("moco", "imagenet_v1", "sgd", 256, 0.03, 1e-4, 0, 200, 3e-4),
+        ("mocov3", "cifar10", "lars", 256, 0.3, 1e-6, 10, 1000, 0.0),
+        ("mocov3", "imagenet", "adamw", 4096, 2.4e-3, 0.1, 40, 300, 0.0),
+        ("mocov3", "imagenet_resnet50", "lars", 4096, 4.8, 1e-6, 10, 300, 0.0),
+        ("nnclr", "cifar10", "lars", 256, 0.4, 1e-5, 10, 1000, 0.0),
+        ("simclr2", "imagenet", "lars", 4096, 6.4, 1e-4, 40, 800, 0.0),
+        ("simclr2", "imagenet_finetune_1", "lars", 1024, 0.16, 0.0, 0, 60, 0.0),
+        ("simsiam", "cifar10", "sgd", 256, 0.5, 1e-5, 10, 1000, 0.0),
+        ("simsiam", "imagenet", "sgd", 512, 0.1, 1e-4, 0, 100, 0.0),
+        ("swav", "cifar10", "lars", 256, 0.6, 1e-6, 10, 1000, 0.0),
+        ("swav", "imagenet", "lars", 4096, 4.8, 1e-6, 10, 800, 0.0048),
+        ("swav", "imagenet_256", "lars", 256, 0.6, 1e-6, 0, 400, 6e-4),
+        ("tico", "imagenet", "lars", 256, 0.2, 1.5e-6, 10, 100, 0.0),
+        ("vicreg", "cifar10", "lars", 256, 0.3, 1e-4, 10, 1000, 0.0),
+        ("vicreg", "imagenet", "lars", 2048, 1.6, 1e-6, 10, 1000, 0.002),
     ],
 )
-def test_recipe_is_that_of_the_table(name, variant, optimizer, batch, rate, decay, warmup, epochs):
+def test_recipe_is_that_of_the_table(name, variant, optimizer, batch, rate, decay, warmup, epochs, last):
     config, experiment, _ = built(name, variant)
     assert (config.optim.name, config.train.batch_size, config.optim.weight_decay) == (optimizer, batch, decay)
     steps = round(warmup * config.train.per_epoch)
-    assert experiment.rate(0) == 0
+    assert float(experiment.rate(0)) == pytest.approx(0 if warmup else rate)
     assert float(experiment.rate(steps)) == pytest.approx(rate, rel=1e-4)
-    assert float(experiment.rate(config.train.steps)) == pytest.approx(0, abs=1e-6)
+    assert float(experiment.rate(config.train.steps)) == pytest.approx(last, rel=1e-4, abs=1e-9)
     assert config.train.steps == pytest.approx(epochs * config.train.per_epoch, abs=10)
 
 

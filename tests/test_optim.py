@@ -155,6 +155,14 @@ def test_schedule_without_warm_up_starts_at_the_peak_and_ends_at_its_share():
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(11)], [1.0, 0.55, 0.1, 0.1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("warmup", [0.0, 10.0])
+def test_steps_down_are_torchs_milestones(warmup):
+    """A tenth from each milestone's step on, wherever the warm-up ends."""
+    rate = schedule(config(lr=0.03, scale="none", warmup=warmup, milestones=(120.0, 160.0)), 400, 256, unit=2.0)
+    steps = [2 * int(warmup), 239, 240, 319, 320, 400]
+    np.testing.assert_allclose([rate(s) for s in steps], [0.03, 0.03, 0.003, 0.003, 0.0003, 0.0003], rtol=1e-6)
+
+
 def test_warm_up_is_counted_in_epochs_where_the_training_is():
     rate = schedule(config(lr=1.0, scale="none", warmup=2.0), steps=100, batch_size=64, unit=4.5)
     assert float(rate(9)) == 1.0
@@ -173,6 +181,10 @@ def test_rate_is_given_per_256_images(scale, expected):
         (
             lambda: schedule(config(warmup=10.0), 10, 64),
             "optim.warmup is 10 steps, but training has 10",
+        ),
+        (
+            lambda: schedule(config(warmup=2.0, milestones=(5.0, 10.0)), 10, 64),
+            "optim.milestones are steps [5, 10]; expected them between 2 and 10",
         ),
         (lambda: optimizer(config(name="adam"), lambda s: 0.1), "optim.name='adam'; did you mean adamw or lamb?"),
         (
