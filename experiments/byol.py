@@ -10,10 +10,10 @@ cifar10_200: 200 epochs, batch 512, with the optimizer and heads (1024-256) of l
     87.2 % k-NN with k = 200, T = 0.1 there).
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
-imagenet: the paper's recipe for 1000 epochs (section 3.3, appendix B, the presets of the authors' code): ResNet-50,
-    batch 4096, LARS at 0.2 per 256, decay 1.5e-6, 10 epochs of warm-up, tau_base 0.996 (74.3 % linear probe in the
-    paper). Brightness is multiplied here and added there.
-imagenet_300, imagenet_100: the paper's shorter schedules: 0.3 and 0.45 per 256, decay 1e-6, tau_base 0.99.
+imagenet: the paper's recipe for 1000 epochs (section 3.3): ResNet-50, batch 4096, LARS at 0.2 per 256, decay 1.5e-6,
+    10 epochs of warm-up, tau_base 0.996 (74.3 % linear probe in the paper). Brightness is multiplied here and added
+    in the authors' code.
+imagenet_300, imagenet_100: the shorter schedules of the authors' code: 0.3 and 0.45 per 256, decay 1e-6, tau_base 0.99.
 """
 
 from jssl import recipes

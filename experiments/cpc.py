@@ -7,11 +7,11 @@ the image wide and overlap by half, 7 x 7 of them, as in the first paper.
 cifar10, cifar10_200: no public table has CPC there; patches of 8 pixels, the optimizer of the second paper.
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
-imagenet: the second paper's recipe (appendix A.1) with a ResNet-50: 6 x 6 patches of 80 pixels, 36 apart, of images of
+imagenet: the second paper's recipe (its appendix) with a ResNet-50: 6 x 6 patches of 80 pixels, 36 apart, of images of
     260; layer norm; predictions 3 rows away, in all four directions; batch 512, 200 epochs, Adam at a constant 4e-4,
-    b1 0.8, gradients clipped at 0.01 (63.8 % linear probe with a ResNet-50, as SimCLR's paper cites it in table 6). The
-    paper averages the weights (Polyak, 0.9999) and distorts patches with AutoAugment's operations and elastic
-    deformations too; this recipe does neither.
+    b1 0.8, gradients clipped at 0.01 (63.8 % linear probe with a ResNet-50 in the paper). The paper
+    averages the weights (Polyak, 0.9999) and distorts patches with AutoAugment's operations and elastic deformations
+    too; this recipe does neither.
 """
 
 from ml_collections import FieldReference

@@ -8,9 +8,9 @@ cifar10: no public table has DeepCluster with this network: 1000 clusters, two o
 cifar10_200: the same method, 200 epochs, batch 512, with the optimizer of lightly's CIFAR-10 benchmark.
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
-imagenet: the paper's method (section 3.4 and the authors' main.py): 10,000 clusters of features that are whitened to
-    256 dimensions, anew every epoch, edges instead of colours (Sobel), one view (crop and flip), SGD at a constant 0.05
-    per 256, decay 1e-5. The paper's networks, AlexNet and VGG-16 with dropout, are not among ours: this is ResNet-50
+imagenet: the paper's method, the values of the authors' main.py: 10,000 clusters of features that are whitened to 256
+    dimensions, anew every epoch, edges instead of colours (Sobel), one view (crop and flip), SGD at a constant 0.05 per
+    256, decay 1e-5. The paper's networks, AlexNet and VGG-16 with dropout, are not among ours: this is ResNet-50
     with batch 512 and 200 epochs, as in OpenMMLab's mmselfsup (deepcluster-sobel_resnet50_8xb64-steplr-200e: 46.9 %
     linear probe of the pooled features there, with rotations and colour jitter besides). Theirs and the authors'
     classifiers have no momentum.

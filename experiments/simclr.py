@@ -13,9 +13,9 @@ cifar10_200_dcl: the same with the decoupled loss (DCL; Yeh et al., 2021; arXiv:
     default of lightly's loss (84.0 % k-NN there, at the best epoch).
 All read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
-imagenet: the paper's default (section 2.2, A, B.6): ResNet-50, batch 4096, LARS at 0.3 per 256, decay 1e-6, 10 epochs
-    of warm-up, temperature 0.1, 1000 epochs (69.3 % linear probe in the paper; 64.5 % after 100). Images stay in [0,
-    1], as in the authors' code. For small batches the paper (B.1) scales by the square root:
+imagenet: the paper's default (section 2.3): ResNet-50, batch 4096, LARS at 0.3 per 256, decay 1e-6, 10 epochs of
+    warm-up, temperature 0.1, 1000 epochs (69.3 % linear probe in the paper; 64.5 % after 100). Images stay in [0, 1],
+    as in the authors' code. For small batches the paper (B.1) scales by the square root:
     --config.optim.scale=sqrt --config.optim.lr=1.2, which is 0.075 sqrt(batch).
 """
 

@@ -9,7 +9,7 @@ cifar10: the recipe behind solo-learn's table (scripts/pretrain/cifar/vicreg.yam
 cifar10_200: the same for 200 epochs with batch 512. lightly's CIFAR-10 benchmark does not have the method.
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
-imagenet: the paper's recipe (section 4.2, appendix): ResNet-50, 1000 epochs of batch 2048, LARS at 0.2 per 256, 10
+imagenet: the paper's recipe (section 4.2, appendix C): ResNet-50, 1000 epochs of batch 2048, LARS at 0.2 per 256, 10
     epochs of warm-up, a cosine down to 0.002, decay 1e-6, BYOL's views made symmetric (73.2 % linear probe in the paper
     and in the authors' README). The authors' code halves the variance term and takes BYOL's views as they are:
     --config.method.variance=12.5 --config.augment.blur='(1.0, 0.1)' --config.augment.solarise='(0.0, 0.2)'

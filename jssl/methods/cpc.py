@@ -34,12 +34,12 @@ class CPC(Method):
     encoder: Net  # g_enc, of one patch
     patch: int | None = None  # pixels; None: a quarter of the image
     stride: int | None = None  # pixels; None: half a patch
-    dim: int = 64  # of targets and predictions; v2, A.2
+    dim: int = 64  # of targets and predictions; this and what `v2` marks below are as in its appendix
     width: int = 256  # of the context network
     depth: int = 5
-    ignore: int = 2  # rows below that are not predicted: where patches overlap, they show the same pixels; v2, A.2
+    ignore: int = 2  # rows below that are not predicted: where patches overlap, they show the same pixels; v2
     steps: int = 3  # the furthest row that is; v1 predicts up to 5
-    scale: float = 0.1  # of the predictions; v2, A.2
+    scale: float = 0.1  # of the predictions; v2
     directions: int = 4  # 1: down; 2: also up; 4: also sideways
 
     def __post_init__(self):
@@ -91,8 +91,8 @@ class CPC(Method):
             out, _ = apply_nets(nets, params[turn], {name: {} for name in nets}, grid)
             predicted = self.scale * out["predictor"].reshape(n, side, side, -1, self.dim)  # z^_{i+k} = W_k c_i
             for i, k in enumerate(range(self.ignore + 1, self.steps + 1)):
-                losses.append(nce(predicted[:, : side - k, :, i], turned(y)[:, k:], candidates))  # eq. 4
-        loss = sum(losses) / self.directions  # A.2: summed over the distances
+                losses.append(nce(predicted[:, : side - k, :, i], turned(y)[:, k:], candidates))  # v1, eq. 4
+        loss = sum(losses) / self.directions  # v2: summed over the distances
         embedding = y.reshape(n, patches, self.dim)
         return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": embedding, "features": z})
 

@@ -22,7 +22,7 @@ class DeepCluster(Method):
 
     The two take turns (`train.refresh_every`; an epoch in the paper). Labels that say nothing are ruled out: a cluster
     that loses its images takes half of the largest, and clusters count alike in the loss however many images they have
-    (section 3.3), so that one output for all images predicts no better than a guess.
+    (the paper's ways out of trivial solutions), so that one output for all images predicts no better than a guess.
     """
 
     encoder: Net  # f
@@ -51,8 +51,8 @@ class DeepCluster(Method):
         h, logits = out["encoder"], out["classifier"]  # [N, V, D], [N, V, K]
         y = carry["labels"][views["index"]]  # [N], -1 where an image has none
 
-        # The paper draws images uniformly over the clusters (section 3.3). Here each step's images are given, and
-        # weights of one over the cluster's size have the same effect on average.
+        # The paper draws images uniformly over the clusters. Here each step's images are given, and weights of one
+        # over the cluster's size have the same effect on average.
         w = jnp.where(y < 0, 0, 1 / jnp.maximum(carry["sizes"][y], 1))
         loss = weighted_cross_entropy(logits, y, w)  # eq. 1
 
@@ -87,7 +87,7 @@ def recluster(method, classifier, h, index, rng):
     """New labels of all rows, and a classifier that knows none of them."""
     rng_clusters, rng_classifier = jax.random.split(rng)
     present = index >= 0
-    # PCA-reduced, whitened and normalised (section 3.4), then clustered by distance from a random start.
+    # PCA-reduced, whitened and normalised as in the paper, then clustered by distance from a random start.
     h = unit(whiten(h, method.dim, weights=present))
     found = kmeans(h, rng_clusters, method.k, weights=present, iterations=method.iterations, start="random")
     labels = by_row(found.labels, index, method.rows)

@@ -34,7 +34,7 @@ class NNCLR(Method):
 
     @property
     def nets(self):
-        # Three layers, each with batch norm, and two with batch norm inside (section 4.1).
+        # Three layers, each with batch norm, and two with batch norm inside, as in the paper.
         dtype = self.encoder.dtype
         projector = MLP(self.hidden, self.dim, depth=3, last_norm=True, dtype=dtype)
         return {

@@ -68,7 +68,7 @@ class SimCLRv2(Method):
         if self.memory:
             loss, carry = self.remember(carry, views["image"], z)
         else:
-            loss = nt_xent(z, self.temperature)  # eq. 1
+            loss = nt_xent(z, self.temperature)
         return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": h})
 
     def remember(self, carry, images, z):
@@ -142,7 +142,7 @@ class Distilled(Method):
     hidden: int = 2048  # of the teacher's head
     layer: int = 1
     temperature: float = 1.0  # tau: 1.0 for a smaller student, 0.1 for the same architecture
-    alpha: float = 1.0  # eq. 3, weight of the distillation loss; 1: labels are not read
+    alpha: float = 1.0  # weight of the distillation loss; 1: labels are not read
 
     @property
     def nets(self):
@@ -172,11 +172,11 @@ class Distilled(Method):
         out, _ = apply_views(self.teacher_nets, frozen["params"], frozen["stats"], views["image"], train=False)
         teacher = logits_of(frozen["params"]["classifier"], top(out))  # [N, V, classes]
 
-        loss = distillation(student, teacher, self.temperature)  # eq. 2
+        loss = distillation(student, teacher, self.temperature)
         metrics = {"agreement": jnp.mean(student.argmax(-1) == teacher.argmax(-1))}
         if self.alpha < 1:
             supervised, metrics["accuracy"] = classify(params["classifier"], h, carry[LABELS][views["index"]])
-            loss = (1 - self.alpha) * supervised + self.alpha * loss  # eq. 3
+            loss = (1 - self.alpha) * supervised + self.alpha * loss
         return loss, ({**carry, "stats": stats}, {"metrics": metrics, "features": h})
 
     def embed(self, params, carry, inputs):
@@ -214,6 +214,6 @@ def logits_of(classifier, h):
 
 
 def distillation(student, teacher, temperature):
-    """Eq. 2: cross-entropy of the teacher's probabilities and the student's, both of logits / tau. [..., C] -> []."""
+    """Cross-entropy of the teacher's probabilities and the student's, both of logits / tau. [..., C] -> []."""
     targets = jax.nn.softmax(teacher / temperature)
     return jnp.mean(optax.softmax_cross_entropy(student / temperature, targets))

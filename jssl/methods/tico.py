@@ -61,7 +61,7 @@ class TiCo(Method):
 
 
 def tico(z1, z2, covariance, rho, beta):
-    """Algorithm 1: 1 - mean z1 . z2 + rho mean z1' C z1, with C the running covariance, this batch's included.
+    """The paper's loss: 1 - mean z1 . z2 + rho mean z1' C z1, with C the running covariance, this batch's included.
 
     z1, z2: unit rows [N, D]; covariance: [D, D] -> loss [], the new covariance. No gradient passes through it.
     """
