@@ -97,7 +97,7 @@ def of_variant(sources, variant):
 
 
 def run(spec, seed, workdir, asked):
-    """Trains one run and scores it -> {'config', 'minutes', 'settings': {task: text}, 'scores'}, the latter
+    """Trains one run and scores it -> {'config', 'commit', 'minutes', 'settings': {task: text}, 'scores'}, the latter
     {'k-NN': {'mean', 'stderr'}, 'k-NN untrained': ..., ...}."""
     fields = {"data": "data.source", "test": "data.eval_source", "k": "eval.k", "temperature": "eval.temperature"}
     overrides = dict(text.split("=", 1) for text in asked["set"]) | {"seed": seed}
@@ -133,8 +133,9 @@ def run(spec, seed, workdir, asked):
         mean = probe.accuracy(weights, features["test"], labels["test"])
         scores[PROBE] = {"mean": mean, "stderr": float(np.sqrt(mean * (1 - mean) / len(labels["test"])))}
         settings[PROBE] = "the linear classifier trained beside the method, on the test images as they are"
-    resolved = json.loads((workdir / "config.json").read_text())["config"]
-    return {"config": resolved, "minutes": minutes, "settings": settings, "scores": scores}
+    trained = json.loads((workdir / "config.json").read_text())
+    made = {"config": trained["config"], "commit": trained["commit"]}
+    return {**made, "minutes": minutes, "settings": settings, "scores": scores}
 
 
 def steps_in(minutes, config):
@@ -196,6 +197,8 @@ def notes(runs, seeds):
     for variant in dict.fromkeys(variant for _, variant in done):
         pairs = dict.fromkeys(sources(run) for (_, of), run in done.items() if of == variant)
         lines += [f"Data of {variant}: {source}; test: {test}." for source, test in pairs]
+        commits = dict.fromkeys(str(run["commit"]) for (_, of), run in done.items() if of == variant)
+        lines.append(f"Trained, {variant}: at commit {', '.join(commits)}.")
     lines.append("Minutes are of training, with compiling and saving.")
     return lines + [f"{method} on {variant} failed: {why}" for (method, variant), why in failed.items()]
 

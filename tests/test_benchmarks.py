@@ -98,7 +98,7 @@ def test_quality_trains_scores_says_how_and_keeps_what_it_scored(tmp_path, monke
         mean, spread = (float(number) for number in row[column].split(" ± "))
         assert 0 < spread < 5
         assert (2 if column == "online probe" else 20) < mean <= 100
-    for said in "k 50", "temperature 0.07", "digits@[:400]", "digits@test", "commit":
+    for said in "k 50", "temperature 0.07", "digits@[:400]", "digits@test", "Trained, tiny: at commit":
         assert said in text
 
     monkeypatch.setattr(quality, "run", fail)
@@ -137,7 +137,8 @@ def scored(mean, source="digits", **more):
     config = {"encoder": {"name": "a:b"}, "train": train, "dtype": "float32"}
     config["data"] = {"source": source, "eval_source": f"{source}@test"}
     scores = {title: {"mean": mean, "stderr": 0.01} for title in titles}
-    return {"config": config, "minutes": 1.0, "settings": {"k-NN": "k 20"}, "scores": scores, **more}
+    made = {"config": config, "commit": "c0ffee", "minutes": 1.0}
+    return {**made, "settings": {"k-NN": "k 20"}, "scores": scores, **more}
 
 
 def test_seeds_are_averaged():
