@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jssl import config as configs
-from jssl import data, health
+from jssl import data
 from jssl.experiment import fill
 from jssl.method import LABELS
 from jssl.probe import Probed, own
@@ -102,13 +102,6 @@ class Trained:
 def trained(name, mesh=(1, 1), **overrides):
     """A `Trained`, shared by all tests of the process."""
     return Trained(name, mesh, **overrides)
-
-
-def warned(name, steps, **overrides):
-    """The health warning after `steps` steps of a `tiny` variant, or None."""
-    run = Trained(name, steps=steps, train__steps=steps, **overrides)
-    measured = {**run.metrics, **jax.jit(health.measures)(run.out)}
-    return health.warning({key: float(np.ravel(value)[-1]) for key, value in measured.items()})
 
 
 def assert_probe_changes_nothing(alone, probed):

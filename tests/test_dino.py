@@ -14,7 +14,7 @@ from jssl.methods.dino import DINO
 from jssl.nets.vit import ViT
 from jssl.optim import optimizer
 from tests import oracles
-from tests.collapse import measured
+from tests.collapse import ADAMW, judged
 from tests.crops import separately
 from tests.torch_weights import convert
 from tests.trajectories import BACKBONE, NAMES, assert_statistics, close, sgd, train
@@ -216,9 +216,9 @@ def test_features_are_the_teachers_in_evaluation(state):
 
 
 def test_without_centring_it_collapses_and_is_told():
-    warning, metrics = measured("dino", steps=40)
+    warning, metrics = judged("dino", 40, train__steps=400, **ADAMW)
     assert warning is None
     assert metrics["health/information"] > 0.5
-    warning, metrics = measured("dino", steps=40, method__centering=False)
+    warning, metrics = judged("dino", 40, train__steps=400, **ADAMW, method__centering=False)
     assert warning.startswith("collapse")
     assert metrics["health/information"] < 0.05

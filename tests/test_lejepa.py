@@ -11,7 +11,7 @@ import pytest
 from jssl.method import Time
 from jssl.methods.lejepa import LeJEPA, sigreg
 from jssl.nets.mlp import MLP
-from tests.contract import warned
+from tests.collapse import judged
 
 SMALL = LeJEPA(MLP(10, 10), hidden=12, dim=5, slices=7)
 
@@ -77,8 +77,8 @@ def test_a_gradient_flows_through_every_view():
 
 def test_collapse_is_caught_without_the_regulariser_and_there_is_none_with_it():
     adam = {"optim__name": "adamw", "optim__lr": 0.03}
-    assert warned("lejepa", 200, **adam) is None
-    assert "collapse" in warned("lejepa", 200, method__lam=0.0, **adam)
+    assert judged("lejepa", 200, **adam)[0] is None
+    assert "collapse" in judged("lejepa", 200, method__lam=0.0, **adam)[0]
 
 
 def test_hyper_parameters_are_the_papers():

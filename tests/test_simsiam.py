@@ -13,7 +13,7 @@ from jssl.methods.simsiam import SimSiam, distance
 from jssl.nets.net import apply_nets
 from jssl.optim import optimizer
 from tests import oracles
-from tests.contract import warned
+from tests.collapse import judged
 from tests.oracles import make_torch
 from tests.trajectories import BACKBONE, assert_statistics, close, sgd, train, weights
 
@@ -132,7 +132,7 @@ def test_rate_of_the_predictor_alone_stays_constant(variant):
 @pytest.mark.parametrize("ablation", [{}, {"method__predictor": False}, {"method__stop_gradient": False}], ids=str)
 def test_it_collapses_without_predictor_or_without_stop_gradient(ablation):
     small = {"method__hidden": 16, "method__dim": 16, "method__depth": 3}
-    warning = warned("simsiam", 140, **small, optim__lr=4.0, **ablation)
+    warning, _ = judged("simsiam", 140, **small, optim__lr=4.0, **ablation)
     assert bool(warning) == bool(ablation)
 
 

@@ -14,7 +14,7 @@ from jssl.methods.swav import SwAV, on_sphere
 from jssl.optim import optimizer
 from jssl.transforms import sinkhorn, unit
 from tests import oracles
-from tests.collapse import measured
+from tests.collapse import ADAMW, judged
 from tests.crops import separately
 from tests.trajectories import BACKBONE, assert_statistics, close, sgd, train, weights
 
@@ -195,9 +195,9 @@ def test_features_come_before_the_projector_and_from_running_statistics(state):
 
 
 def test_without_sinkhorn_it_collapses_and_is_told():
-    warning, metrics = measured("swav", steps=20)
+    warning, metrics = judged("swav", 20, train__steps=200, **ADAMW)
     assert warning is None
     assert metrics["health/information"] > 0.5
-    warning, metrics = measured("swav", steps=20, method__sinkhorn=False)
+    warning, metrics = judged("swav", 20, train__steps=200, **ADAMW, method__sinkhorn=False)
     assert warning.startswith("collapse")
     assert metrics["health/information"] < 0.05
