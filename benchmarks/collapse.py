@@ -37,7 +37,7 @@ PICTURE = pathlib.Path(__file__).parent.parent / "docs" / "collapse.svg"
 MEASURES = {
     "knn": "k-NN",
     "health/information": "information",
-    "health/deviation": "standard deviation",
+    "health/deviation": "deviation",
     "health/std": "spread",
 }
 
@@ -118,7 +118,7 @@ def picture(found):
     ]
     for i, method in enumerate(methods):
         left, curves = 46 + i * width, [(name, points) for (of, name), points in found.items() if of == method]
-        parts.append(f'<text class="name" x="{left}" y="18">{method}</text>')
+        parts.append(f'<text class="name" x="{left}" y="18">{title(method)}</text>')
         for j, (name, _) in enumerate(curves):
             colour = figures.colour(j, len(curves))
             parts.append(f'<text x="{left}" y="{36 + 15 * j}" fill="{colour}">{figures.html.escape(name)}</text>')
@@ -172,6 +172,11 @@ def panel(measure, lines, left, top, width, height, first):
         parts.append(f'<text x="{left + width + 5}" y="{place + 4:.1f}" fill="{colour}">{text(last)}</text>')
         ends.append(place)
     return "".join(parts)
+
+
+def title(method):
+    """The method's name as its class spells it."""
+    return configs.load(f"{method}:demo").method.name.partition(":")[2]
 
 
 def axis(x, y, text, anchor="start"):
