@@ -40,7 +40,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    return epochs(recipes.fashion(demo(), steps=700))
+    return epochs(recipes.fashion(demo(), steps=400))
 
 
 def folder():

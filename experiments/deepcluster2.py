@@ -45,7 +45,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    return epochs(recipes.fashion(demo(), steps=600))
+    return epochs(recipes.fashion(demo(), steps=360))
 
 
 def folder():

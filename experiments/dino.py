@@ -54,7 +54,7 @@ def tiny():
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
     crops = {"area": (0.25, 1.0), "local_size": 14, "local_views": 2, "local_area": (0.1, 0.4)}
-    return recipes.fashion(demo(), steps=400, name="dino", **crops, blur=(0.0, 0.0, 0.0))
+    return recipes.fashion(demo(), steps=300, name="dino", **crops, blur=(0.0, 0.0, 0.0))
 
 
 def folder():

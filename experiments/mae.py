@@ -42,7 +42,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    return recipes.fashion(demo(), steps=500, name="mae")
+    return recipes.fashion(demo(), steps=400, name="mae")
 
 
 def folder():

@@ -49,7 +49,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    config = recipes.fashion(demo(), steps=700)
+    config = recipes.fashion(demo(), steps=500)
     config.method.queue = 2048
     return config
 

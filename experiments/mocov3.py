@@ -47,7 +47,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    return recipes.fashion(demo(), steps=320)
+    return recipes.fashion(demo(), steps=240)
 
 
 def folder():

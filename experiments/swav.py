@@ -49,7 +49,7 @@ def tiny():
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
     crops = {"area": (0.2, 1.0), "local_size": 14, "local_views": 2, "local_area": (0.1, 0.3)}
-    return recipes.fashion(demo(), steps=400, name="multicrop", **crops, jitter=(0.4, 0.4, 0.4, 0.1), blur=(0.0,) * 3)
+    return recipes.fashion(demo(), steps=300, name="multicrop", **crops, jitter=(0.4, 0.4, 0.4, 0.1), blur=(0.0,) * 3)
 
 
 def folder():
