@@ -22,6 +22,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+# Files that wait for processes of theirs or take minutes: begun first, so that no worker is left alone with one.
+SLOW = ("test_processes.py", "test_notebook.py", "test_resume.py", "test_deepcluster.py", "test_benchmarks.py")
+
+
 def group(item):
     """What a worker runs without a break: a file, or the contract of one method, whose tests share programs."""
     file = item.nodeid.partition("::")[0]
@@ -30,7 +34,8 @@ def group(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    items.sort(key=group)  # stable: the order within a group stays
+    slow = lambda item: item.path.name in SLOW
+    items.sort(key=lambda item: (not slow(item), group(item)))  # stable: the order within a group stays
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group(item)))
 

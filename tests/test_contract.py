@@ -70,14 +70,14 @@ def test_only_embeddings_cross_devices(name, mesh):
 
 
 def test_accumulation_moves_the_optimizer_and_the_method_once(name):
-    four = trained(name, train__accumulate=4)
-    steps = [int(x) for path, x in jax.tree_util.tree_leaves_with_path(four.end.opt) if path_of(path).endswith("count")]
-    assert int(four.end.step) == STEPS
+    two = trained(name, train__accumulate=2)
+    steps = [int(x) for path, x in jax.tree_util.tree_leaves_with_path(two.end.opt) if path_of(path).endswith("count")]
+    assert int(two.end.step) == STEPS
     assert all(count == STEPS for count in steps)
 
 
 def test_accumulation_is_the_same_on_eight_devices(name):
-    one, eight = trained(name, train__accumulate=4), trained(name, (8, 1), train__accumulate=4)
+    one, eight = trained(name, train__accumulate=2), trained(name, (8, 1), train__accumulate=2)
     assert_close(one.end, eight.end)
 
 
