@@ -13,6 +13,7 @@ class BatchNorm(nn.Module):
     Under jit the statistics are those of the global batch, never by axis name. Given `groups`, a one-hot [N, G], each
     group is normalised by its own: what several devices with a batch norm each would do, whichever rows they held (the
     ghost batches of arXiv:1705.08741). Sums go through a [N, G] matrix product, so that no row moves between devices.
+    Given `mask` [N, ...], of x but for its last axis, only what it marks with 1 counts.
 
     The running variance is the biased one, as everywhere in flax (torch keeps the unbiased one); of groups, the mean of
     theirs.
@@ -27,14 +28,14 @@ class BatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, groups=None):
+    def __call__(self, x, groups=None, mask=None):
         width = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width)
         running_var = self.variable("batch_stats", "var", jnp.ones, width)
         if not self.train:
             mean, var = running_mean.value, running_var.value
         else:
-            mean, var = _statistics(x, groups)  # [C] or [G, C]
+            mean, var = _statistics(x, groups) if mask is None else _masked(x, mask)  # [C] or [G, C]
             if not self.is_initializing():
                 for running, now in (running_mean, mean), (running_var, var):
                     now = now if groups is None else now.mean(0)
@@ -75,6 +76,14 @@ def grouped(groups):
 def _matmul(a, b):
     """In float32 throughout: accelerators would round what they multiply, here means and variances."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _masked(x, mask):
+    """Mean and variance [C] of what the mask marks, in two passes."""
+    mask = mask[..., None].astype(jnp.float32)
+    axes, count = tuple(range(x.ndim - 1)), jnp.maximum(jnp.sum(mask), 1)
+    mean = jnp.sum(x * mask, axes, dtype=jnp.float32) / count
+    return mean, jnp.sum(jnp.square(x - mean) * mask, axes) / count
 
 
 def _statistics(x, groups):

@@ -1,0 +1,216 @@
+"""Graph neural networks on padded graphs.
+
+A batch of graphs is a dict of arrays. A row holds G graphs side by side, one where the graph is large:
+
+    x          float32 [R, n, F]  features of the nodes; 0 for padding
+    nodes      float32 [R, n]     1; 0 for padding and for nodes that a view leaves out
+    senders    int32   [R, E]     where an edge comes from; an undirected edge is there in both directions
+    receivers  int32   [R, E]     where it goes to, ascending; n, which is no node, for padding
+    edges      float32 [R, E]     an edge's weight; 0 for padding and for edges that a view leaves out
+    graph      int32   [R, n]     which of the row's graphs a node belongs to, ascending; G for padding
+    index      int32   [R, G]     the graphs' numbers in the data; -1 for padding
+
+Nothing is ever removed from it: views set weights to 0, so that shapes stay what they are. Edges have no self-loops;
+layers whose paper adds them do so themselves.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jssl.config import nearest
+from jssl.nets.net import batch_norm
+
+glorot = nn.initializers.xavier_uniform()
+uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's linear layers
+
+
+def at_senders(graph, x):
+    """What the sender of each edge has: x [R, n, ...] -> [R, E, ...]."""
+    return jax.vmap(lambda x, i: x[i])(x, graph["senders"])
+
+
+def at_receivers(graph, x):
+    """What the receiver of each edge has: x [R, n, ...] -> [R, E, ...]."""
+    return jax.vmap(lambda x, i: jnp.take(x, i, 0, mode="clip"))(x, graph["receivers"])
+
+
+def to_receivers(graph, messages, reduce=jax.ops.segment_sum):
+    """Reduces the messages [R, E, ...] that every node receives -> [R, n, ...]; what belongs to padding is dropped."""
+    n = graph["nodes"].shape[1]
+    one = lambda m, i: reduce(m, i, n, indices_are_sorted=True)
+    return jax.vmap(one)(messages, graph["receivers"])
+
+
+def neighbours(graph, h):
+    """Weighted sum over the edges into each node. h: [R, n, D] -> [R, n, D]"""
+    return to_receivers(graph, graph["edges"][..., None].astype(h.dtype) * at_senders(graph, h))
+
+
+def readout(graph, h, kind):
+    """The nodes of every graph as one vector, "sum", "mean" or "max"; 0 where it has none. [R, n, D] -> [R, G, D]"""
+    graphs = graph["index"].shape[1]
+    there = graph["nodes"][..., None] > 0
+    one = lambda x, reduce: jax.vmap(lambda x, i: reduce(x, i, graphs, indices_are_sorted=True))(x, graph["graph"])
+    if kind == "max":
+        most = one(jnp.where(there, h, -jnp.inf), jax.ops.segment_max)
+        return jnp.where(jnp.isfinite(most), most, 0)
+    total = one(jnp.where(there, h, 0), jax.ops.segment_sum)
+    if kind == "sum":
+        return total
+    if kind != "mean":
+        raise ValueError(f"readout is {kind!r}, expected sum, mean or max")
+    return total / jnp.maximum(one(graph["nodes"], jax.ops.segment_sum), 1)[..., None]
+
+
+class GCN(nn.Module):
+    """Kipf & Welling, 2016; arXiv:1609.02907: D^-1/2 (A + I) D^-1/2 X W + b, degrees counted with the self-loop."""
+
+    dim: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, graph, x, train=False):
+        h = nn.Dense(self.dim, use_bias=False, kernel_init=glorot, dtype=self.dtype, name="dense")(x)
+        scale = jax.lax.rsqrt(to_receivers(graph, graph["edges"]) + 1)[..., None].astype(h.dtype)  # [R, n, 1]
+        h = scale * (neighbours(graph, scale * h) + scale * h)
+        return h + self.param("bias", nn.initializers.zeros, (self.dim,)).astype(h.dtype)
+
+
+class SAGE(nn.Module):
+    """GraphSAGE (Hamilton et al., 2017; arXiv:1706.02216) with the mean: W_1 x + W_2 mean of the neighbours + b."""
+
+    dim: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, graph, x, train=False):
+        dense = lambda name, bias: nn.Dense(self.dim, bias, kernel_init=uniform, dtype=self.dtype, name=name)
+        degree = to_receivers(graph, graph["edges"])[..., None]
+        mean = neighbours(graph, x) / jnp.maximum(degree, 1e-12)
+        return dense("self", False)(x) + dense("neighbours", True)(mean)
+
+
+class GIN(nn.Module):
+    """Xu et al., 2018; arXiv:1810.00826, eq. 4.1: an MLP of (1 + eps) x + the sum of the neighbours.
+
+    The MLP has two layers; norm: batch norm between them, over the nodes that are there. eps: constant.
+    """
+
+    dim: int
+    eps: float = 0.0
+    norm: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, graph, x, train=False):
+        dense = lambda name: nn.Dense(self.dim, kernel_init=uniform, dtype=self.dtype, name=name)
+        h = dense("dense0")((1 + self.eps) * x + neighbours(graph, x))
+        if self.norm:
+            h = batch_norm(train, self.dtype, "norm")(h, mask=graph["nodes"])
+        return dense("dense1")(nn.relu(h))
+
+
+class GAT(nn.Module):
+    """Velickovic et al., 2017; arXiv:1710.10903: neighbours and the node itself, weighted by attention.
+
+    heads: their outputs, dim / heads each, lie side by side. attention_dropout: of the weights, in training.
+    """
+
+    dim: int
+    heads: int = 1
+    slope: float = 0.2
+    attention_dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, graph, x, train=False):
+        if self.dim % self.heads:
+            raise ValueError(f"GAT of {self.dim} dimensions cannot have {self.heads} heads: expected a divisor")
+        shape = (self.heads, self.dim // self.heads)
+        h = nn.Dense(self.dim, use_bias=False, kernel_init=glorot, dtype=self.dtype, name="dense")(x)
+        h = h.reshape(*h.shape[:2], *shape)  # [R, n, heads, d]
+        score = lambda name: jnp.sum(h * self.param(name, glorot, shape), -1, dtype=jnp.float32)  # [R, n, heads]
+        source, target = score("source"), score("target")
+
+        # A softmax over each node's edges and its self-loop, in float32, its largest term taken out first.
+        there = graph["edges"][..., None] > 0
+        over_edges = nn.leaky_relu(at_senders(graph, source) + at_receivers(graph, target), self.slope)
+        over_edges = jnp.where(there, over_edges, -jnp.inf)
+        alone = nn.leaky_relu(source + target, self.slope)
+        top = jax.lax.stop_gradient(jnp.maximum(to_receivers(graph, over_edges, jax.ops.segment_max), alone))
+        weight = jnp.where(there, jnp.exp(over_edges - at_receivers(graph, top)), 0)  # [R, E, heads]
+        alone = jnp.exp(alone - top)
+        total = to_receivers(graph, weight) + alone
+        weight, alone = weight / at_receivers(graph, total), alone / total
+        if self.attention_dropout:
+            drop = nn.Dropout(self.attention_dropout, deterministic=not train)
+            weight, alone = drop(weight), drop(alone)
+
+        messages = weight[..., None].astype(h.dtype) * at_senders(graph, h)
+        y = to_receivers(graph, messages) + alone[..., None].astype(h.dtype) * h
+        return y.reshape(*x.shape[:2], self.dim) + self.param("bias", nn.initializers.zeros, (self.dim,)).astype(
+            h.dtype
+        )
+
+
+LAYERS = {"gcn": GCN, "sage": SAGE, "gin": GIN, "gat": GAT}
+ACTIVATIONS = {
+    "relu": lambda name: nn.relu,
+    "elu": lambda name: nn.elu,
+    "prelu": lambda name: nn.PReLU(negative_slope_init=0.25, name=name),
+}
+
+
+class GNN(nn.Module):
+    """Layers of one kind, each followed by batch norm, if asked for, and an activation: a graph batch -> nodes.
+
+    dims: width of each layer; heads: of "gat"; norm: batch norm over the nodes that are there; last: whether norm and
+    activation follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536);
+    pool: "sum", "mean" or "max" of the nodes, so that the main output is of graphs; dropout: of each layer's inputs.
+
+    -> [R, n, D], or with `pool` [R, G, D]; out: 'nodes' [R, n, D] and 'layers', a tuple of [R, n, dims[i]].
+    """
+
+    layer: str = "gcn"
+    dims: tuple = (512,)
+    heads: int = 1
+    activation: str = "relu"
+    norm: bool = False
+    last: bool = True
+    jumping: bool = False
+    pool: str | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, graph, train=False):
+        x, layers = graph["x"], []
+        for i, dim in enumerate(self.dims):
+            if self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout{i}")(x)
+            x = LAYERS[self.layer](dim, dtype=self.dtype, name=f"layer{i}", **self.fields())(graph, x, train)
+            if self.last or i < len(self.dims) - 1:
+                x = batch_norm(train, self.dtype, f"norm{i}")(x, mask=graph["nodes"]) if self.norm else x
+                x = ACTIVATIONS[self.activation](f"activation{i}")(x)
+            layers.append(x)
+        nodes = jnp.concatenate(layers, -1) if self.jumping else x
+        nodes = nodes.astype(jnp.float32) * graph["nodes"][..., None]
+        y = nodes if self.pool is None else readout(graph, nodes, self.pool)
+        return y, {"nodes": nodes, "layers": tuple(layers)}
+
+    def fields(self):
+        """What the kind of layer has of its own."""
+        if self.layer == "gat":
+            return {"heads": self.heads, "attention_dropout": self.attention_dropout}
+        return {"norm": self.norm} if self.layer == "gin" else {}
+
+
+def gnn(layer="gcn", dims=(512,), dtype=jnp.float32, **fields):
+    """A `GNN`, with a config's plain values."""
+    if layer not in LAYERS:
+        raise ValueError(f"layer is {layer!r}{nearest(layer, LAYERS)}")
+    return GNN(layer, tuple(dims), dtype=dtype, **fields)
