@@ -1,0 +1,93 @@
+"""`planetoid:FOLDER`: the raw files of Yang, Cohen and Salakhutdinov (2016; arXiv:1603.08861), which are pickles."""
+
+import collections
+import copyreg
+import glob
+import os
+import pickle
+import re
+
+import numpy as np
+
+from jssl.config import nearest
+from jssl.data.graph import Sparse, build, file_of, folder_of, lines_of, numbers
+
+
+def open_planetoid(spec, rest):
+    """-> Graphs of the public split: 20 training nodes of each class, 500 for validation, 1,000 for testing."""
+    folder, _, name = rest.rpartition("@") if "@" in rest and not os.path.isdir(rest) else (rest, "", "")
+    folder = folder_of(spec, folder)
+    names = [
+        re.fullmatch(r"ind\.(.+)\.graph", os.path.basename(path))[1] for path in glob.glob(f"{folder}/ind.*.graph")
+    ]
+    if not names:
+        raise FileNotFoundError(f"{spec}: no planetoid files in {folder}, expected ind.NAME.x, .tx, .allx, ..., .graph")
+    if name and name not in names:
+        raise FileNotFoundError(f"{spec}: there is no set {name!r} in {folder}{nearest(name, names)}")
+    if not name and len(names) > 1:
+        raise ValueError(f"{spec}: several sets in {folder}, expected @NAME with one of {', '.join(sorted(names))}")
+    file = lambda part: file_of(spec, folder, f"ind.{name or names[0]}.{part}")
+    array = lambda part: unpickled(spec, file(part), np.ndarray)
+    tx, allx, y, ty, ally = (array(part) for part in ("tx", "allx", "y", "ty", "ally"))
+    graph = unpickled(spec, file("graph"), dict)
+    test = numbers(spec, "test.index", lines_of(file("test.index"))).ravel().astype(int)
+
+    # Test nodes come in an order of their own. Those that the files leave out (CiteSeer's) have no features nor label.
+    n = max(len(allx) + len(tx), int(test.max()) + 1)
+    x, hot = np.zeros((n, allx.shape[1]), np.float32), np.zeros((n, ally.shape[1]))
+    x[: len(allx)], hot[: len(ally)] = allx, ally
+    x[test], hot[test] = tx, ty
+    labels = np.where(hot.any(1), hot.argmax(1), -1).astype(np.int32)
+    splits = {"train": np.arange(len(y)), "val": np.arange(len(y), len(y) + 500), "test": np.sort(test)}
+    edges = np.array([(a, b) for a, near in graph.items() for b in near], np.int64).reshape(-1, 2)
+    return build(spec, x, edges, labels=labels, splits=splits)
+
+
+class Matrix:
+    """Takes the place of scipy's csr_matrix: its attributes, none of its code."""
+
+
+def latin1(text, encoding):
+    """Python 3's way of writing bytes in the protocol of Python 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"asks for the encoding {encoding}")
+    return text.encode("latin1")
+
+
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+ALLOWED = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("scipy.sparse.csr", "csr_matrix"): Matrix,
+    ("scipy.sparse._csr", "csr_matrix"): Matrix,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("_codecs", "encode"): latin1,
+    **{(module, "list"): list for module in ("__builtin__", "builtins")},
+    **{(module, "object"): object for module in ("__builtin__", "builtins")},
+    **{(module, "_reconstructor"): copyreg._reconstructor for module in ("copy_reg", "copyreg")},
+}
+
+
+class Unpickler(pickle.Unpickler):
+    """Builds arrays, sparse matrices and dicts of lists, which planetoid's files hold, and refuses all else."""
+
+    def find_class(self, module, name):
+        if (module, name) in ALLOWED:
+            return ALLOWED[module, name]
+        raise pickle.UnpicklingError(f"asks for {module}.{name}")
+
+
+def unpickled(spec, path, kind):
+    """An array, a sparse matrix as a dense one, or a dict, as `kind` says. Python 2 wrote them; its text is bytes."""
+    try:
+        with open(path, "rb") as file:
+            found = Unpickler(file, encoding="latin1").load()
+        if isinstance(found, Matrix):
+            found = Sparse(found.data, found.indices, found.indptr, found._shape).dense(spec)
+        if not isinstance(found, kind):
+            raise pickle.UnpicklingError(f"holds a {type(found).__name__}")
+    except Exception as error:  # of any kind: the bytes are anybody's
+        raise ValueError(f"{spec}: {os.path.basename(path)} is not one of planetoid's files ({error})") from None
+    return found

@@ -1,0 +1,50 @@
+"""`tu:FOLDER`: the raw text files of the TU collection of graphs (Morris et al., 2020; arXiv:2007.08663)."""
+
+import glob
+import os
+
+import numpy as np
+
+from jssl.data.graph import as_many, build, file_of, folder_of, lines_of, numbers, one_hot
+
+
+def open_tu(spec, path):
+    """-> Graphs. Features are one-hot node labels, then node attributes; labels of edges are not read."""
+    folder = folder_of(spec, path)
+    found = sorted(glob.glob(f"{folder}/*_graph_indicator.txt"))
+    if not found:
+        raise FileNotFoundError(f"{spec}: no TU files in {folder}, expected NAME_A.txt, NAME_graph_indicator.txt, ...")
+    name = os.path.basename(found[0]).removesuffix("_graph_indicator.txt")
+
+    def read(part, optional=False):
+        file = f"{name}_{part}.txt"
+        if optional and not os.path.isfile(os.path.join(folder, file)):
+            return None
+        return numbers(spec, file, lines_of(file_of(spec, folder, file)))
+
+    graph = read("graph_indicator").ravel().astype(int) - 1
+    if (np.diff(graph) < 0).any() or graph.min() != 0:
+        raise ValueError(
+            f"{spec}: {name}_graph_indicator.txt does not count up from 1, as the nodes of graphs in order do"
+        )
+    n, graphs = len(graph), int(graph.max()) + 1
+    offsets = np.searchsorted(graph, np.arange(graphs + 1))
+    parts, said = [], []
+    if (kinds := read("node_labels", optional=True)) is not None:
+        as_many(spec, f"{name}_node_labels.txt", kinds, n, "nodes")
+        parts += [one_hot(column) for column in kinds.T]
+    if (values := read("node_attributes", optional=True)) is not None:
+        as_many(spec, f"{name}_node_attributes.txt", values, n, "nodes")
+        parts.append(values)
+    if not parts:
+        said.append("no features: every node has a 1")
+        parts.append(np.ones((n, 1)))
+    labels = read("graph_labels", optional=True)
+    if labels is not None:
+        as_many(spec, f"{name}_graph_labels.txt", labels, graphs, "graphs")
+    classes, labels = (None, None) if labels is None else np.unique(labels.ravel(), return_inverse=True)
+    names = None if classes is None else tuple(f"{c:g}" for c in classes)
+    labels = None if labels is None else labels.astype(np.int32)
+    edges = read("A").astype(np.int64) - 1
+    x = np.concatenate(parts, 1)
+    return build(spec, x, edges, offsets=offsets, labels=labels, label_names=names, said=said)
