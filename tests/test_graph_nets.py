@@ -8,28 +8,11 @@ import pytest
 from jssl.nets.graph import GAT, GCN, GIN, GNN, SAGE, gnn, readout
 from jssl.nets.net import apply_net, init_net
 from tests import oracles
+from tests.graphs import batch
 
 MANIFEST, TENSORS = oracles.load("graph_layers")
 WEIGHTS = {name.removeprefix("model."): value for name, value in TENSORS.items() if name.startswith("model.")}
 KINDS = ("gcn", "sage", "gin", "gat")
-
-
-def batch(x, senders, receivers, weights=None, graph=None, nodes=0, edges=0):
-    """One row of graphs, numpy, with so much padding of nodes and edges."""
-    n, e = len(x), len(senders)
-    order = np.argsort(receivers, kind="stable")
-    weights, graph = np.ones(e) if weights is None else weights, np.zeros(n, int) if graph is None else graph
-    count = graph.max() + 1
-    pad = lambda value, more, fill: np.concatenate([value, np.full((more, *value.shape[1:]), fill)])[None]
-    return {
-        "x": pad(x, nodes, 0).astype(np.float32),
-        "nodes": pad(np.ones(n), nodes, 0).astype(np.float32),
-        "senders": pad(senders[order], edges, 0).astype(np.int32),
-        "receivers": pad(receivers[order], edges, n + nodes).astype(np.int32),
-        "edges": pad(weights[order], edges, 0).astype(np.float32),
-        "graph": pad(graph, nodes, count).astype(np.int32),
-        "index": np.arange(count, dtype=np.int32)[None],
-    }
 
 
 def reference(weighted=False, **padding):
