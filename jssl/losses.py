@@ -24,12 +24,13 @@ def info_nce(q, k, temperature, queue=None):
     return jnp.mean(denominator - positive)
 
 
-def nt_xent(z, temperature, decoupled=False):
+def nt_xent(z, temperature, decoupled=False, there=None):
     """Normalised temperature-scaled cross-entropy (Chen et al., 2020; arXiv:2002.05709, eq. 1), mean over N * V rows.
 
     Each row's positives are the same image's other views; its negatives are all views of the other images of the global
     batch. With V > 2 the cross-entropy is averaged over the positives. decoupled: the positives leave the denominator,
-    where they weaken the gradient of small batches (DCL; Yeh et al., 2021; arXiv:2110.06848).
+    where they weaken the gradient of small batches (DCL; Yeh et al., 2021; arXiv:2110.06848). there: bool [N], False
+    for padding, which is nobody's negative and has no loss.
 
     z: [N, V, D], normalised here -> []. Memory: N^2 V^2 logits, cut over the devices by rows.
     """
@@ -38,11 +39,12 @@ def nt_xent(z, temperature, decoupled=False):
     logits = jnp.einsum("nvd,mwd->nvmw", z, gather(z), precision=lax.Precision.HIGHEST) / temperature  # [N, V, N, V]
     out = jnp.eye(n, dtype=bool)[:, None, :, None]  # of the denominator: all views of the row's image, or itself alone
     out = out if decoupled else out & jnp.eye(v, dtype=bool)[None, :, None, :]
+    out = out if there is None else out | ~gather(there)[None, None, :, None]
     denominator = jax.nn.logsumexp(jnp.where(out, -jnp.inf, logits), axis=(2, 3))  # [N, V]
 
     pairs = jnp.einsum("nvd,nwd->nvw", z, z, precision=lax.Precision.HIGHEST) / temperature  # [N, V, V]
     positive = jnp.sum(pairs * (1 - jnp.eye(v)), axis=2) / (v - 1)  # [N, V]
-    return jnp.mean(denominator - positive)
+    return jnp.mean(denominator - positive, where=None if there is None else there[:, None])
 
 
 def cross_crops(p, log_q):

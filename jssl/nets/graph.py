@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jssl.config import nearest
+from jssl.nets.mlp import ACTIVATIONS
 from jssl.nets.net import batch_norm
 
 glorot = nn.initializers.xavier_uniform()
@@ -47,6 +48,11 @@ def to_receivers(graph, messages, reduce=jax.ops.segment_sum):
 def neighbours(graph, h):
     """Weighted sum over the edges into each node. h: [R, n, D] -> [R, n, D]"""
     return to_receivers(graph, graph["edges"][..., None].astype(h.dtype) * at_senders(graph, h))
+
+
+def of_graph(graph, s):
+    """What each node's graph has: s [R, G, D] -> [R, n, D]."""
+    return jax.vmap(lambda s, i: jnp.take(s, i, 0, mode="clip"))(s, graph["graph"])
 
 
 def readout(graph, h, kind):
@@ -157,11 +163,6 @@ class GAT(nn.Module):
 
 
 LAYERS = {"gcn": GCN, "sage": SAGE, "gin": GIN, "gat": GAT}
-ACTIVATIONS = {
-    "relu": lambda name: nn.relu,
-    "elu": lambda name: nn.elu,
-    "prelu": lambda name: nn.PReLU(negative_slope_init=0.25, name=name),
-}
 
 
 class GNN(nn.Module):

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 
 from jssl.nets.net import batch_norm, unit
 
-ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=False)}
+ACTIVATIONS = {
+    "relu": lambda name: nn.relu,
+    "gelu": lambda name: lambda x: nn.gelu(x, approximate=False),
+    "elu": lambda name: nn.elu,
+    "prelu": lambda name: nn.PReLU(negative_slope_init=0.25, name=name),  # one slope, learned
+}
 OUTPUTS = ("linear", "l2", "weight_norm")
 
 
@@ -49,7 +54,7 @@ class MLP(nn.Module):
             x = nn.Dense(self.hidden, use_bias=self.bias and not self.norm, dtype=self.dtype, name=f"dense{i}")(x)
             if self.norm:
                 x = batch_norm(train, self.dtype, f"norm{i}")(x)
-            x = ACTIVATIONS[self.activation](x)
+            x = ACTIVATIONS[self.activation](f"activation{i}")(x)
             layers.append(x)
         last = f"{self.depth - 1}"
         dense = nn.Dense(self.dim, self.bias and not self.last_norm, dtype=self.dtype, name=f"dense{last}")

@@ -22,6 +22,11 @@ def init_net(net, rng, *args, **kw):
     return params, stats
 
 
+def width(net, *args, **kw):
+    """The size of the last axis of what a network gives; of `args` only shapes and dtypes matter."""
+    return jax.eval_shape(lambda: _init(net, jax.random.key(0), *args, **kw)[0]).shape[-1]
+
+
 def apply_net(net, params, stats, *args, train=False, rng=None, groups=None, **kw):
     """Runs one network -> (y, out, stats).
 

@@ -1,0 +1,83 @@
+"""BGRL: Large-Scale Representation Learning on Graphs via Bootstrapping.
+
+Shantanu Thakoor, Corentin Tallec, Mohammad Gheshlaghi Azar, Mehdi Azabou, Eva L. Dyer, Rémi Munos, Petar Veličković,
+Michal Valko, 2021; arXiv:2102.06514.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl.augment.graph import choose
+from jssl.method import Method
+from jssl.nets.mlp import MLP
+from jssl.nets.net import Net, apply_nets, init_nets, width
+from jssl.transforms import ema, unit
+
+
+@dataclasses.dataclass(frozen=True)
+class BGRL(Method):
+    """Each node of one view predicts the target network's embedding of the same node in the other; no negatives.
+
+    BYOL for nodes, without a projector (section 3). The target is a slow average of the online encoder; predictor and
+    stop-gradient keep the pair from collapsing.
+    """
+
+    encoder: Net  # E, of nodes
+    hidden: int = 512
+    tau_base: float = 0.99
+
+    @property
+    def target(self):
+        return {"encoder": self.encoder}
+
+    def online(self, dim):
+        predictor = MLP(self.hidden, dim, norm=False, activation="prelu", dtype=self.encoder.dtype)
+        return {**self.target, "predictor": predictor}  # p
+
+    def init(self, rng, views):
+        graph = choose(views, 0)
+        params, stats = init_nets(self.online(width(self.encoder, graph)), rng, graph)
+        target, target_stats = (jax.tree.map(jnp.copy, self.of_target(tree)) for tree in (params, stats))
+        return params, {"stats": stats, "target": target, "target_stats": target_stats}
+
+    def loss(self, params, carry, views, rng, time):
+        graphs, rngs = [choose(views, v) for v in range(2)], jax.random.split(rng, 2)
+        online = self.online(params["predictor"]["dense1"]["kernel"].shape[-1])
+        stats, target_stats = carry["stats"], carry["target_stats"]
+        target = lax.stop_gradient(carry["target"])
+        h, q, z = [], [], []
+        for graph, rng in zip(graphs, rngs, strict=True):
+            out, stats = apply_nets(online, params, stats, graph, rng=rng)
+            kept, target_stats = apply_nets(self.target, target, target_stats, graph)
+            h.append(out["encoder"])  # [R, n, D]
+            q.append(out["predictor"])
+            z.append(kept["encoder"])
+
+        there = graphs[0]["nodes"]
+        loss = (distance(q[0], z[1], there) + distance(q[1], z[0], there)) / 2  # eq. 1, symmetrised
+        carry = {**carry, "stats": stats, "target_stats": target_stats}
+        h, q = (jnp.stack(x, 2).reshape(-1, 2, x[0].shape[-1]) for x in (h, q))  # [R * n, 2, D]
+        return loss, (carry, {"metrics": {"tau": self.tau(time)}, "embedding": q, "features": h})
+
+    def update(self, params, carry, time):
+        return params, {**carry, "target": ema(carry["target"], self.of_target(params), self.tau(time))}
+
+    def embed(self, params, carry, inputs):
+        out, _ = apply_nets(self.target, params, carry["stats"], inputs, train=False)
+        return {"features": out["encoder"]}
+
+    def tau(self, time):
+        """From tau_base to 1 along half a cosine."""
+        return time.cosine(self.tau_base)
+
+    def of_target(self, tree):
+        return {name: tree[name] for name in self.target}
+
+
+def distance(q, z, there):
+    """Eq. 1: 2 - 2 cos, mean over the nodes that are there. q, z: [R, n, D] -> []."""
+    each = 2 - 2 * jnp.sum(unit(q) * unit(z), -1)
+    return jnp.sum(each * there) / jnp.maximum(jnp.sum(there), 1)

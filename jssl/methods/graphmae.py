@@ -1,0 +1,98 @@
+"""GraphMAE: Self-Supervised Masked Graph Autoencoders.
+
+Zhenyu Hou, Xiao Liu, Yukuo Cen, Yuxiao Dong, Hongxia Yang, Chunjie Wang, Jie Tang, 2022; arXiv:2205.10803.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jssl.augment.graph import choose, share
+from jssl.method import Method
+from jssl.nets.graph import gnn
+from jssl.nets.mlp import MLP
+from jssl.nets.net import Net, apply_net, init_net, width
+from jssl.transforms import unit
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphMAE(Method):
+    """Features of a share of the nodes are hidden; a small decoder, again over the graph, predicts them.
+
+    The nodes that were hidden are hidden once more before the decoder, so that it cannot but use their neighbours
+    (section 3.2). Nothing can collapse: the targets are the features themselves.
+    """
+
+    encoder: Net  # f_E; embeddings are of nodes, or of graphs where it has a readout
+    mask_ratio: float = 0.5
+    replace_ratio: float = 0.05  # of the hidden nodes: they have another node's features instead of the token
+    gamma: float = 3.0  # of the scaled cosine error; 1 is the cosine error
+    decoder: str = "gat"  # kind of the decoder's one layer, f_D
+    heads: int = 1  # of that layer
+
+    def networks(self, graph):
+        """What comes after the encoder, for the nodes' number of features."""
+        link = MLP(0, self.link_width(graph), depth=1, bias=False, dtype=self.encoder.dtype)
+        features = graph["x"].shape[-1]
+        decoder = gnn(self.decoder, (features,), heads=self.heads, last=False, dtype=self.encoder.dtype)
+        return link, decoder
+
+    def link_width(self, graph):
+        return width(self.nodes, graph)
+
+    @property
+    def nodes(self):
+        """The encoder without its readout."""
+        return self.encoder.clone(pool=None)
+
+    def init(self, rng, views):
+        graph = choose(views, 0)
+        rng_encoder, rng_link, rng_decoder = jax.random.split(rng, 3)
+        encoder, stats = init_net(self.nodes, rng_encoder, graph)
+        link, decoder = self.networks(graph)
+        h = jnp.zeros((*graph["x"].shape[:2], self.link_width(graph)))
+        params = {"encoder": encoder, "mask": jnp.zeros(graph["x"].shape[-1])}
+        params["link"], _ = init_net(link, rng_link, h)
+        params["decoder"], decoder_stats = init_net(decoder, rng_decoder, {**graph, "x": h})
+        return params, {"stats": {"encoder": stats, "decoder": decoder_stats}}
+
+    def loss(self, params, carry, views, rng, time):
+        graph = choose(views, 0)
+        rng_mask, rng_noise, rng_encoder, rng_decoder = jax.random.split(rng, 4)
+        hidden = share(rng_mask, graph, self.mask_ratio)  # bool [R, n]
+        x = self.corrupted(params["mask"], graph, hidden, rng_noise)
+
+        stats = dict(carry["stats"])
+        h, _, stats["encoder"] = apply_net(
+            self.nodes, params["encoder"], stats["encoder"], {**graph, "x": x}, train=True, rng=rng_encoder
+        )
+        link, decoder = self.networks(graph)
+        code = apply_net(link, params["link"], {}, h)[0] * ~hidden[..., None]  # hidden once more
+        y, _, stats["decoder"] = apply_net(
+            decoder, params["decoder"], stats["decoder"], {**graph, "x": code}, train=True, rng=rng_decoder
+        )
+
+        loss = scaled_cosine_error(y, graph["x"], hidden, self.gamma)  # eq. 2
+        nodes = h.reshape(-1, 1, h.shape[-1])  # [R * n, 1, D]
+        return loss, ({**carry, "stats": stats}, {"metrics": {}, "features": nodes})
+
+    def corrupted(self, token, graph, hidden, rng):
+        """The token in place of the hidden nodes' features, or for `replace_ratio` of them those of a random node."""
+        rng_which, rng_from = jax.random.split(rng)
+        there = {**graph, "nodes": graph["nodes"] * hidden}
+        replaced = share(rng_which, there, self.replace_ratio)
+        score = jax.random.uniform(rng_from, hidden.shape) - (graph["nodes"] == 0)
+        other = jnp.take_along_axis(graph["x"], jnp.argsort(-score, 1)[..., None], 1)  # nodes before padding
+        x = jnp.where(hidden[..., None], token, graph["x"])
+        return jnp.where(replaced[..., None], other, x)
+
+    def embed(self, params, carry, inputs):
+        h, _, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs)
+        return {"features": h}
+
+
+def scaled_cosine_error(y, x, hidden, gamma):
+    """Eq. 2: (1 - cos)^gamma, mean over the hidden nodes. y, x: [R, n, F], hidden: bool [R, n] -> []."""
+    error = jnp.maximum(1 - jnp.sum(unit(y) * unit(x), -1), 0) ** gamma
+    return jnp.sum(error * hidden) / jnp.maximum(jnp.sum(hidden), 1)

@@ -1,0 +1,240 @@
+"""Graph methods against torch_geometric, DIG and PyGCL, and the statements of their papers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jssl.augment.graph import Drop, Whole, choose
+from jssl.augment.graph import GraphCL as Views
+from jssl.losses import nt_xent
+from jssl.method import Time
+from jssl.methods.bgrl import BGRL, distance
+from jssl.methods.dgi import DGI, jensen_shannon, scores, shuffled
+from jssl.methods.grace import GRACE
+from jssl.methods.graphcl import GraphCL, contrast
+from jssl.methods.graphmae import GraphMAE, scaled_cosine_error
+from jssl.nets.graph import gnn, readout
+from jssl.nets.net import apply_net
+from jssl.transforms import ema
+from tests import oracles
+from tests.graphs import batch, rings, rows_of
+
+NODES = rings(24, features=6)
+SETS = rows_of(*[rings(8, 12, 9, features=5, nodes=3, edges=6, seed=seed) for seed in range(4)])
+START = Time(0, 100, 1.0)
+METHODS = {
+    "dgi": (DGI(gnn("gcn", (8,), activation="prelu")), Whole(), NODES),
+    "grace": (GRACE(gnn("gcn", (8, 8)), 8, 8), Drop(), NODES),
+    "bgrl": (BGRL(gnn("gcn", (8, 8), norm=True, activation="prelu"), 8), Drop(), NODES),
+    "graphcl": (GraphCL(gnn("gin", (8, 8), norm=True, jumping=True, pool="sum"), 8, 8), Views(), SETS),
+    "graphmae": (GraphMAE(gnn("gat", (8, 8), heads=2, activation="prelu")), Whole(), NODES),
+    "graphmae, graphs": (GraphMAE(gnn("gin", (8, 8), norm=True, pool="mean"), decoder="gin"), Whole(), SETS),
+}
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(params=METHODS)
+def built(request):
+    method, augment, graphs = METHODS[request.param]
+    views = jax.jit(augment)(jax.random.key(0), graphs)
+    params, carry = jax.jit(method.init)(jax.random.key(1), views)
+    return method, params, carry, views
+
+
+@pytest.fixture
+def loss(built):
+    method, _, _, views = built
+    return jax.jit(
+        lambda params, carry, views=views, rng=0: method.loss(params, carry, views, jax.random.key(rng), START)
+    )
+
+
+def test_loss_is_finite_and_falls(built, loss):
+    _, params, carry, _ = built
+    graded = jax.jit(jax.value_and_grad(lambda p: loss(p, carry)[0]))
+    before, grads = graded(params)
+    after, _ = graded(jax.tree.map(lambda p, g: p - 0.01 * g, params, grads))
+    assert np.isfinite(before)
+    assert after < before
+    moves = {name: max(float(np.abs(g).max()) for g in jax.tree.leaves(tree)) for name, tree in grads.items()}
+    assert min(moves.values()) > 0, moves
+
+
+def test_more_padding_changes_no_loss(built, loss):
+    """Of what does not draw random numbers over the padding as well."""
+    method, params, carry, views = built
+    n = views["nodes"].shape[-1]
+    wider = {"x": [(0, 0)] * 2 + [(0, 4), (0, 0)], "nodes": [(0, 0)] * 2 + [(0, 4)], "edges": [(0, 0)] * 2 + [(0, 5)]}
+    padded = {name: np.pad(views[name], pad) for name, pad in wider.items()}
+    padded["senders"] = np.pad(views["senders"], [(0, 0), (0, 5)])
+    padded["receivers"] = np.pad(
+        np.where(views["receivers"] == n, n + 4, views["receivers"]), [(0, 0), (0, 5)], constant_values=n + 4
+    )
+    padded["graph"] = np.pad(views["graph"], [(0, 0), (0, 4)], constant_values=views["index"].shape[1])
+    padded["index"] = views["index"]
+    if isinstance(method, DGI | GraphMAE):
+        pytest.skip("shuffles or hides nodes by numbers that it draws for the padding too")
+    close(loss(params, carry, padded)[0], loss(params, carry)[0])
+
+
+def test_embedding_is_of_nodes_or_graphs_and_repeats(built):
+    method, params, carry, views = built
+    graph = choose(views, 0)
+    first, again = (method.embed(params, carry, graph)["features"] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape[:2] in (graph["nodes"].shape, graph["index"].shape)
+
+
+def test_dgi_is_torch_geometrics():
+    manifest, tensors = oracles.load("dgi")
+    senders, receivers = tensors["in.edge_index"]
+    graph = batch(tensors["in.x"], senders, receivers)
+    net = gnn("gcn", (6,), last=False)
+    w = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    layer = {"dense": {"kernel": w["encoder.conv.lin.weight"].T}, "bias": w["encoder.conv.bias"]}
+
+    def objective(x):
+        """Their PReLU has a slope for every dimension, ours one for all: it is theirs that is computed here."""
+        run = lambda x: apply_net(net, {"layer0": layer}, {}, {**graph, "x": x[None]})[0]
+        prelu = lambda h: jnp.where(h > 0, h, w["encoder.act.weight"] * h)
+        h, h_tilde = prelu(run(x)), prelu(run(x[tensors["in.perm"]]))
+        s = jax.nn.sigmoid(readout(graph, h, "mean"))
+        found = (scores(graph, z, s, w["weight"]) for z in (h, h_tilde))
+        return jensen_shannon(*found, graph["nodes"]), (h, h_tilde, s)
+
+    (value, (h, h_tilde, s)), grad = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+        jnp.array(tensors["in.x"], jnp.float32)
+    )
+    assert net.activation == "prelu"
+    close(h[0], tensors["out.pos_z"])
+    close(h_tilde[0], tensors["out.neg_z"])
+    close(s[0, 0], tensors["out.summary"])
+    close(2 * value, manifest["scalars"]["loss"])  # theirs adds the two means, eq. 1 averages over both
+    close(2 * grad, tensors["grad.x"])
+
+
+def test_shuffling_moves_features_within_their_graph_alone():
+    graph = choose(jax.jit(Whole())(jax.random.key(0), SETS), 0)
+    moved = jax.jit(shuffled)(graph, jax.random.key(1))
+    assert (moved["x"] != graph["x"]).any()
+    for r in range(4):
+        for g in range(3):
+            of = SETS["graph"][r] == g
+            before, after = (np.sort(x[r][of][:, 0]) for x in (np.asarray(graph["x"]), np.asarray(moved["x"])))
+            np.testing.assert_array_equal(before, after)
+    assert not np.asarray(moved["x"])[SETS["nodes"] == 0].any()
+
+
+def test_grace_is_digs():
+    """Simclr's loss over nodes: both views' other nodes are negatives."""
+    manifest, tensors = oracles.load("grace_infonce")
+    z = np.stack([tensors["in.h1"], tensors["in.h2"]], 1).astype(np.float32)
+    value, grad = jax.jit(jax.value_and_grad(lambda z: nt_xent(z, 0.4)))(z)
+    close(value, manifest["scalars"]["loss"])
+    close(grad[:, 0], tensors["grad.h1"])
+    close(grad[:, 1], tensors["grad.h2"])
+
+
+def test_padding_is_nobodys_negative():
+    z = np.random.RandomState(0).randn(9, 2, 6).astype(np.float32)
+    there = np.arange(9) < 6
+    run = jax.jit(lambda z, there: nt_xent(z, 0.4, there=there))
+    np.testing.assert_allclose(run(z, there), nt_xent(jnp.array(z[:6]), 0.4), rtol=1e-6)
+    grads = jax.grad(lambda z: contrast(z[:, 0], z[:, 1], 0.4, jnp.array(there)))(jnp.array(z))
+    assert not np.asarray(grads[6:]).any()
+    first, other = jnp.array(z[:, 0]), jnp.array(z[:, 1])
+    few = contrast(first[:6], other[:6], 0.4, jnp.ones(6, bool))
+    np.testing.assert_allclose(contrast(first, other, 0.4, jnp.array(there)), few, rtol=1e-6)
+
+
+def test_graphcl_is_digs():
+    manifest, tensors = oracles.load("graphcl_ntxent")
+    there = jnp.ones(6, bool)
+    graded = jax.jit(jax.value_and_grad(lambda a, b: contrast(a, b, 0.4, there), (0, 1)))
+    value, grads = graded(tensors["in.g1"], tensors["in.g2"])
+    close(value, manifest["scalars"]["loss"])
+    for grad, name in zip(grads, ("g1", "g2"), strict=True):
+        close(grad, tensors[f"grad.{name}"])
+
+
+def test_graphmaes_error_is_torchs_cosine():
+    manifest, tensors = oracles.load("graphmae_sce")
+    hidden = jnp.ones((1, 9), bool)
+    error = lambda y: scaled_cosine_error(y[None], tensors["in.target"][None], hidden, 2.0)
+    value, grad = jax.jit(jax.value_and_grad(error))(tensors["in.pred"])
+    close(value, manifest["scalars"]["loss"])
+    close(grad, tensors["grad.pred"])
+
+
+@pytest.fixture(scope="module")
+def masked():
+    """GraphMAE of a token that can be told, its views and a hidden half."""
+    method, augment, graphs = METHODS["graphmae"]
+    views = jax.jit(augment)(jax.random.key(0), graphs)
+    params, carry = jax.jit(method.init)(jax.random.key(1), views)
+    return method, {**params, "mask": jnp.full(6, -5.0)}, carry, views
+
+
+def test_hidden_nodes_have_the_token_or_anothers_features(masked):
+    method, params, _, views = masked
+    graph = choose(views, 0)
+    hidden = jnp.arange(24)[None] % 2 == 0
+    method = dataclasses.replace(method, replace_ratio=0.25)
+    x = np.asarray(method.corrupted(params["mask"], graph, hidden, jax.random.key(0)))[0]
+    seen = np.asarray(graph["x"])[0]
+    np.testing.assert_array_equal(x[1::2], seen[1::2])
+    tokens = (x[::2] == -5).all(1)
+    assert tokens.sum() == 9
+    for node in x[::2][~tokens]:
+        assert (node == seen).all(1).any()
+
+
+def test_what_is_hidden_never_reaches_the_loss_but_as_target(masked):
+    """Features of hidden nodes change the loss through the targets alone, and visible nodes are no targets."""
+    method, params, _, views = masked
+    method = dataclasses.replace(method, replace_ratio=0.0)
+    hidden = jnp.arange(24)[None] % 2 == 0
+    graph = choose(views, 0)
+    changed = {**graph, "x": graph["x"] + 3.0 * hidden[..., None]}
+    run = lambda graph: method.corrupted(params["mask"], graph, hidden, jax.random.key(0))
+    np.testing.assert_array_equal(run(graph), run(changed))
+    y = jnp.ones_like(graph["x"])
+    error = lambda x: scaled_cosine_error(y, x, hidden, 3.0)
+    grads = jax.grad(error)(graph["x"])
+    assert not np.asarray(grads)[0, 1::2].any()
+    assert np.asarray(grads)[0, ::2].any(1).all()
+
+
+def test_bgrl_learns_from_its_target_and_moves_it_slowly():
+    method, augment, graphs = METHODS["bgrl"]
+    views = jax.jit(augment)(jax.random.key(0), graphs)
+    params, carry = jax.jit(method.init)(jax.random.key(1), views)
+    carry = {**carry, "target": jax.tree.map(lambda x: 0.9 * x + 0.01, carry["target"])}
+    loss = jax.jit(lambda p, t: method.loss(p, {**carry, "target": t}, views, jax.random.key(0), START)[0])
+    grads = jax.grad(loss, 1)(params, carry["target"])
+    assert not any(np.asarray(g).any() for g in jax.tree.leaves(grads))
+    moved = jax.tree.map(lambda x: x - 0.1, params)
+    _, after = method.update(moved, carry, START)
+    expected = ema(carry["target"], {"encoder": moved["encoder"]}, 0.99)
+    jax.tree.map(close, after["target"], expected)
+    q = jnp.array(np.random.RandomState(0).randn(1, 5, 4), jnp.float32)
+    close(distance(q, q, jnp.ones((1, 5))), 0)
+    close(distance(q, -q, jnp.ones((1, 5))), 4)
+
+
+@pytest.mark.parametrize("name", ["grace", "bgrl", "graphcl"])
+def test_the_two_views_differ_and_both_are_used(name):
+    method, augment, graphs = METHODS[name]
+    views = jax.jit(augment)(jax.random.key(0), graphs)
+    params, carry = jax.jit(method.init)(jax.random.key(1), views)
+    run = jax.jit(lambda views: method.loss(params, carry, views, jax.random.key(0), START)[0])
+    assert (views["edges"][:, 0] != views["edges"][:, 1]).any()
+    for v in 0, 1:
+        changed = {**views, "x": views["x"].at[:, v].add(2.0)}
+        assert np.abs(run(changed) - run(views)) > 1e-5
