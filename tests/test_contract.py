@@ -124,6 +124,14 @@ def test_every_parameter_learns(name):
     assert not still
 
 
+def test_running_statistics_and_targets_move(name):
+    one = trained(name)
+    kept = lambda state: {key: state.carry.get(key) for key in ("stats", "target", "target_stats")}
+    pairs = zip(jax.tree_util.tree_leaves_with_path(kept(one.start)), jax.tree.leaves(kept(one.end)))
+    still = [path_of(path) for (path, before), after in pairs if np.array_equal(before, after)]
+    assert not still
+
+
 def test_views_of_an_image_differ_and_hold_no_labels(name):
     one = trained(name)
     views = one.views
@@ -135,7 +143,7 @@ def test_views_of_an_image_differ_and_hold_no_labels(name):
         assert (images[:, 0] != images[:, 1]).any(axis=(1, 2, 3)).mean() > 0.95
 
 
-def test_embedding_tells_inputs_apart_without_randomness(name):
+def test_embedding_is_of_each_input_alone_without_randomness(name):
     one = trained(name)
     images = one.run.source.images[:16]
     features = one.embed(images)
@@ -144,6 +152,8 @@ def test_embedding_tells_inputs_apart_without_randomness(name):
     assert np.isfinite(features).all()
     assert len(np.unique(features.round(6), axis=0)) == 16
     assert_equal(features, one.embed(images))
+    others = np.concatenate([images[:4], one.run.source.images[16:28]])
+    assert_close(features[:4], one.embed(others)[:4])
 
 
 def test_exported_encoder_is_the_trained_one(name, tmp_path):

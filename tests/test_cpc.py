@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from jssl.augment.patches import cpc, cut_patches, patch_sizes
 from jssl.method import Time
@@ -75,6 +76,13 @@ def test_loss_is_the_cross_entropy_of_naming_the_patch_below_by_hand(state):
                     losses.append(np.log(np.exp(scores).sum()) - scores[n, 3 * (row + k) + column])
         total += np.mean(losses)
     np.testing.assert_allclose(value, total, rtol=1e-5)
+
+
+def test_positives_and_negatives_are_learned_from_too(state):
+    """No stop-gradient: the gradient of the targets' map is the slope of the loss itself."""
+    params, carry = state
+    of_target = jax.jit(lambda target: loss(SMALL, {**params, "target": target}, carry)[0])
+    check_grads(of_target, (params["target"],), order=1, modes=["rev"], eps=1e-2, atol=1e-3, rtol=1e-2)
 
 
 def test_the_positive_is_counted_once_and_is_no_negative():

@@ -76,6 +76,10 @@ def test_clusters_count_alike_however_many_images_they_have(runs):
     of = [-log_p[labels == y][..., y].mean() for y in (0, 1)]
     np.testing.assert_allclose(value, np.mean(of), rtol=1e-5)
 
+    moved = np.random.RandomState(1).permutation(101)  # images come in any order, labels by their row
+    views = {"image": views["image"][moved], "index": moved}
+    np.testing.assert_allclose(method.loss(params, carry, views, jax.random.key(1), None)[0], value, rtol=1e-5)
+
 
 def test_sobel_is_the_slope_of_the_grey_image_along_both_sides():
     x = np.random.RandomState(0).rand(2, 3, 7, 9, 3).astype(np.float32)

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from jssl.health import measures, warning
-from jssl.methods.deepcluster2 import cross_entropy
+from jssl.methods.deepcluster2 import DeepCluster2, cross_entropy
+from jssl.nets.mlp import MLP
 from tests import oracles
 from tests.contract import assert_equal, make_run
 
@@ -31,6 +32,27 @@ def test_loss_of_the_prototypes_is_solo_learns():
     value, grad = jax.jit(jax.value_and_grad(loss))(scores)
     np.testing.assert_allclose(value, manifest["scalars"]["loss"], rtol=1e-6)
     np.testing.assert_allclose(grad.swapaxes(1, 2), t["grad.outputs"], rtol=1e-4, atol=1e-6)
+
+
+def test_every_crop_must_name_the_centroid_of_its_row_in_every_clustering():
+    """By hand, in float64: cosines over the temperature; an image without a label does not count."""
+    rs = np.random.RandomState(0)
+    method = DeepCluster2(MLP(8, 6), hidden=7, dim=5, heads=3, k=4, temperature=0.2, rows=20)
+    views = {"image": rs.randn(6, 2, 12).astype(np.float32), "local": rs.randn(6, 1, 12).astype(np.float32)}
+    views["index"] = np.array([13, 2, 19, 7, 0, 5])
+    params, carry = method.init(jax.random.key(0), views)
+    carry["labels"] = jnp.asarray(rs.randint(4, size=(3, 20))).at[:, 7].set(-1)
+    value, (_, out) = method.loss(params, carry, views, jax.random.key(1), None)
+    z, c = np.float64(out["embedding"]), np.float64(carry["prototypes"])
+    np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1, rtol=1e-5)
+    losses = []
+    for head in range(3):
+        for n, row in enumerate(views["index"]):
+            for crop in range(3):
+                scores = np.exp(c[head] @ z[n, crop] / 0.2)
+                if row != 7:
+                    losses.append(-np.log(scores[carry["labels"][head, row]] / scores.sum()))
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
 
 
 def test_loss_survives_bfloat16():

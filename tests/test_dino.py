@@ -139,6 +139,8 @@ def test_temperature_of_the_teacher_rises_for_30_epochs():
     taus = [method.temperature(Time(step, 1000, 10.0)) for step in (0, 150, 300, 999)]
     np.testing.assert_allclose(taus, [0.04, 0.055, 0.07, 0.07], rtol=1e-6)
     assert dataclasses.replace(method, tau_t_warmup=0.0).temperature(START) == np.float32(0.07)
+    t, half = RANDOM.randn(4, 2, 9), Time(150, 1000, 10.0)
+    close(method.sharpened(t, 0.0, half), jax.nn.softmax(t / 0.055))
 
 
 def test_scores_are_cosines_to_prototypes_of_unit_length(state):

@@ -67,6 +67,32 @@ def test_every_view_is_drawn_to_the_mean_of_the_large_ones():
     np.testing.assert_allclose(value, 0.05 * out["metrics"]["sigreg"] + 0.95 * prediction, rtol=1e-5)
 
 
+def test_nothing_pulls_on_all_views_at_once():
+    """No stop-gradient on the mean either: moving all embeddings alike moves it too, and the prediction stays."""
+    params, carry = jax.jit(SMALL.init)(jax.random.key(0), crops())
+    alone = dataclasses.replace(SMALL, lam=0.0)
+    run = lambda params: alone.loss(params, carry, crops(), jax.random.key(1), Time(0, 9, 1.0))[0]
+    last = jax.jit(jax.grad(run))(params)["projector"]["dense2"]
+    np.testing.assert_allclose(last["bias"], 0, atol=1e-6)
+    assert np.abs(last["kernel"]).max() > 1e-3
+
+
+def test_sigreg_is_of_every_view_along_directions_drawn_anew_at_each_step():
+    params, carry = jax.jit(SMALL.init)(jax.random.key(0), crops())
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def measured(method, views, seed):
+        out = method.loss(params, carry, views, jax.random.key(seed), Time(0, 9, 1.0))[1][1]
+        return out["metrics"]["sigreg"]
+
+    found = measured(SMALL, crops(), 1)
+    assert np.abs(found - measured(SMALL, crops(), 2)) > 1e-4
+    for size, x in crops().items():
+        assert np.abs(found - measured(SMALL, {**crops(), size: x**2}, 1)) > 1e-4
+    for fields in {"knots": 5}, {"t_max": 2.0}:
+        assert np.abs(found - measured(dataclasses.replace(SMALL, **fields), crops(), 1)) > 1e-4
+
+
 def test_a_gradient_flows_through_every_view():
     """No stop-gradient: moving any crop moves the loss's gradient with respect to that crop."""
     params, carry = jax.jit(SMALL.init)(jax.random.key(0), crops())

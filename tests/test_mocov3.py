@@ -10,6 +10,7 @@ from jssl import health
 from jssl.encoder import Encoder, export
 from jssl.method import Time
 from jssl.methods.mocov3 import MoCoV3, contrast
+from jssl.nets.net import apply_nets
 from jssl.nets.vit import ViT, sincos_positions
 from jssl.optim import optimizer
 from jssl.sharding import path_of
@@ -73,13 +74,26 @@ def test_no_gradient_reaches_keys_and_momentum_encoder(state):
 
 
 def test_each_view_finds_the_key_of_the_other(state):
-    """Swapping the views changes nothing; what the momentum encoder thinks of a view does."""
+    """By hand, from the networks' outputs; swapping the views changes nothing."""
     params, carry = state
     value, (_, out) = loss(params, carry)
+    q = out["embedding"]
+    key = lambda v: apply_nets(SMALL.target, carry["target"], carry["target_stats"], VIEWS["image"][:, v])[0]
+    k1, k2 = (key(v)["projector"] for v in (0, 1))
+    np.testing.assert_allclose(value, contrast(q[:, 0], k2, 0.5) + contrast(q[:, 1], k1, 0.5), rtol=1e-5)
     again, (_, mirrored) = loss(params, carry, {"image": VIEWS["image"][:, ::-1]})
     np.testing.assert_allclose(value, again, rtol=1e-5)
     close(out["embedding"], mirrored["embedding"][:, ::-1])
     assert np.abs(value - loss(params, {**carry, "target": SMALL.of_target(params)})[0]) > 1e-4
+
+
+def test_both_views_queries_are_learned_from(state):
+    """The views swapped, the gradient is the same: neither half of the loss is held fixed."""
+    params, carry = state
+    grad = jax.jit(jax.grad(lambda params, views: loss(params, carry, views)[0]))
+    mirrored = {"image": VIEWS["image"][:, ::-1]}
+    near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    jax.tree.map(near, grad(params, VIEWS), grad(params, mirrored))
 
 
 def test_momentum_encoder_is_an_average_without_the_predictor(state):
@@ -123,6 +137,13 @@ def test_heads_have_batch_norm_after_every_layer_and_no_bias(state):
 def test_collapse_has_the_loss_of_guessing(state):
     value, _ = loss(*state, {"image": np.ones_like(VIEWS["image"])})
     np.testing.assert_allclose(value, 2 * 2 * 0.5 * np.log(8), rtol=1e-4)
+
+
+def test_features_come_before_the_projector_and_from_running_statistics(state):
+    params, carry = state
+    embed = jax.jit(lambda x: SMALL.embed(params, carry, {"image": x})["features"])
+    close(embed(VIEWS["image"][:4, 0]), embed(VIEWS["image"][:, 0])[:4])
+    assert embed(VIEWS["image"][:, 0]).shape == (8, 10)
 
 
 def test_healthy_steps_raise_no_warning():

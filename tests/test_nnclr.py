@@ -27,8 +27,8 @@ def state():
 
 
 @jax.jit
-def loss(params, carry):
-    return SMALL.loss(params, carry, VIEWS, jax.random.key(1), Time(0, 100, 10.0))
+def loss(params, carry, views=VIEWS):
+    return SMALL.loss(params, carry, views, jax.random.key(1), Time(0, 100, 10.0))
 
 
 def test_support_set_begins_on_the_sphere():
@@ -61,6 +61,15 @@ def test_each_views_neighbour_is_the_positive_of_the_other_views_prediction():
     p = np.asarray(predictions["predictor"]).reshape(8, 2, -1)
     n1, n2 = (np.asarray(nearest(z[:, v], carry["queue"])) for v in (0, 1))
     close(value, (by_hand(n1, p[:, 1], 0.3) + by_hand(n2, p[:, 0], 0.3)) / 2)
+
+
+def test_both_views_predictions_are_learned_from():
+    """The views swapped, the loss and its gradient are the same: neither half of the loss is held fixed."""
+    params, carry = state()
+    graded = jax.jit(jax.value_and_grad(lambda params, views: loss(params, carry, views)[0]))
+    mirrored = {"image": VIEWS["image"][:, ::-1]}
+    near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    jax.tree.map(near, graded(params, VIEWS), graded(params, mirrored))
 
 
 def test_loss_uses_the_queue_of_before_the_push_which_takes_the_first_view():

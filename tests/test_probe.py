@@ -49,9 +49,14 @@ def test_the_probe_learns_the_labels_of_the_rows():
     assert np.abs(probed.end.params["probe"]["kernel"]).max() > 0
     batch = {name: np.asarray(x) for name, x in probed.views.items()}
     loss = lambda state: probed.method.loss(state.params, state.carry, batch, jax.random.key(0), probed.experiment.time)
-    before, after = (loss(state)[1][1]["metrics"]["probe/loss"] for state in (probed.start, probed.end))
-    assert before == pytest.approx(np.log(10), rel=1e-5)
-    assert after < before
+    before, after = (loss(state)[1][1] for state in (probed.start, probed.end))
+    assert before["metrics"]["probe/loss"] == pytest.approx(np.log(10), rel=1e-5)
+    assert after["metrics"]["probe/loss"] < before["metrics"]["probe/loss"]
+    of_rows = jnp.asarray(probed.run.source.labels[batch["index"]])
+    expected = classify(probed.end.params["probe"], after["features"], of_rows)
+    np.testing.assert_allclose(
+        [after["metrics"][f"probe/{name}"] for name in ("loss", "accuracy")], expected, rtol=1e-5
+    )
 
 
 def test_the_probe_is_what_a_linear_classifier_on_all_views_is():

@@ -123,6 +123,16 @@ def test_batch_norm_of_the_projector_sees_crops_of_all_sizes(state):
     close(after["stats"]["projector"]["norm0"]["var"], 0.9 + 0.1 * seen.var(0))
 
 
+def test_codes_are_balanced_with_the_queue_of_before_this_batch(queued):
+    """By hand, at an epsilon and a number of iterations of its own."""
+    params, carry = queued
+    method = dataclasses.replace(QUEUED, epsilon=0.3, iterations=1)
+    value, (_, out) = loss(method, params, carry, time=LATE)
+    scores, before = (x @ params["prototypes"].T for x in (out["embedding"], carry["queue"]))
+    q = jnp.stack([sinkhorn([scores[:, v], before[:, v]], 0.3, 1)[0] for v in (0, 1)], 1)
+    np.testing.assert_allclose(value, cross_crops(q, jax.nn.log_softmax(scores / 0.1)), rtol=1e-5)
+
+
 def test_queue_takes_the_embeddings_of_each_large_crop(queued):
     params, carry = queued
     _, (after, out) = loss(QUEUED, params, carry)

@@ -9,6 +9,7 @@ import numpy as np
 from jssl.method import Time
 from jssl.methods.tico import TiCo, tico
 from jssl.nets.mlp import MLP
+from jssl.nets.net import apply_nets
 from jssl.transforms import unit
 from tests import oracles
 
@@ -55,6 +56,17 @@ def test_bfloat16_embeddings_cost_their_own_rounding_and_no_more():
     close(half, exact)
 
 
+def test_the_first_views_embedding_meets_the_momentum_networks_of_the_second():
+    params, carry = state()
+    target = jax.tree.map(lambda x: 0.9 * x + 0.01, carry["target"])
+    carry = {**carry, "target": target, "covariance": jnp.eye(5) / 5}
+    value, (_, out) = loss(params, carry)
+    run = lambda params, v: unit(apply_nets(SMALL.nets, params, carry["stats"], VIEWS["image"][:, v])[0]["projector"])
+    z1, z2 = run(params, 0), run(target, 1)
+    close(out["embedding"], jnp.stack([z1, z2], 1))
+    close(value, tico(z1, z2, carry["covariance"], 8.0, 0.9)[0])
+
+
 def test_the_memory_is_a_running_covariance_of_the_first_views_embeddings():
     params, carry = state()
     _, (once, out) = loss(params, carry)
@@ -71,11 +83,13 @@ def test_no_gradient_reaches_the_momentum_network_or_the_memory():
     assert not any(np.any(g) for g in jax.tree.leaves(grads))
 
 
-def test_momentum_network_follows_the_online_network():
+def test_momentum_network_follows_the_online_network_ever_more_slowly():
     params, carry = state()
     stepped = jax.tree.map(lambda x: x - 0.1, params)
     _, moved = SMALL.update(stepped, carry, TIME)
     jax.tree.map(lambda t, old, p: close(t, 0.99 * old + 0.01 * p), moved["target"], carry["target"], stepped)
+    _, last = SMALL.update(stepped, carry, TIME._replace(step=100))
+    jax.tree.map(close, last["target"], carry["target"])
 
 
 def test_one_direction_costs_more_than_many():
