@@ -71,13 +71,17 @@ def sigreg(z, directions, knots=17, t_max=5.0):
     weight = np.gradient(t) * gaussian
     weight[[0, -1]] /= 2
     # Both terms are even in t: the non-negative half, counted twice, is the whole.
-    half = t >= 0
+    half = t >= -1e-6
     weight = np.where(t > 1e-6, 2, 1) * weight
 
     directions = directions * lax.rsqrt(jnp.sum(jnp.square(directions), 0))
     x = jnp.einsum("nvd,ds->nvs", z.astype(jnp.float32), directions, precision=lax.Precision.HIGHEST)
+    # From knot to knot a rotation by the same angle: two sines and cosines instead of two for every knot.
+    first, step = t[half][0], t[1] - t[0]
+    cos, sin, cos_step, sin_step = jnp.cos(first * x), jnp.sin(first * x), jnp.cos(step * x), jnp.sin(step * x)
     statistic = 0.0
-    for t_k, gaussian_k, weight_k in zip(t[half], gaussian[half], weight[half]):
-        error = jnp.square(jnp.cos(t_k * x).mean(0) - gaussian_k) + jnp.square(jnp.sin(t_k * x).mean(0))  # [V, S]
+    for gaussian_k, weight_k in zip(gaussian[half], weight[half]):
+        error = jnp.square(cos.mean(0) - gaussian_k) + jnp.square(sin.mean(0))  # [V, S]
         statistic += weight_k * error
+        cos, sin = cos * cos_step - sin * sin_step, sin * cos_step + cos * sin_step
     return len(z) * statistic.mean(-1)
