@@ -207,6 +207,14 @@ def test_symmetric_is_the_mean_of_both_directions_and_queues_both_views(state):
         close(out["embedding"][:, i], half["embedding"][:, 0])
     assert after["pointer"] == 32
 
+    def gradient(method, views):
+        return jax.grad(lambda params: loss(params, carry, views, method=method)[0])(params)
+
+    both = gradient(dataclasses.replace(method, symmetric=True), VIEWS)
+    one, other = (gradient(method, views) for views in (VIEWS, swapped))
+    near = lambda whole, a, b: np.testing.assert_allclose(whole, (a + b) / 2, rtol=1e-3, atol=1e-5)
+    jax.tree.map(near, both, one, other)
+
 
 def test_collapse_has_the_loss_of_guessing(state):
     params, carry = state

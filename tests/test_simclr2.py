@@ -91,6 +91,14 @@ def test_with_a_memory_the_other_views_key_is_the_positive_and_the_memory_of_bef
     close(after["queue"][(np.arange(16) % 11)[5:]], keys[5:])
 
 
+def test_with_a_memory_both_views_are_learned_from():
+    """The views swapped, the gradient is the same: neither half of the loss is held fixed."""
+    params, carry = start(SMALL)
+    gradient = lambda views: jax.grad(lambda params: loss(SMALL, params, carry, views)[0])(params)
+    near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    jax.tree.map(near, gradient(VIEWS), gradient({**VIEWS, "image": X[:, ::-1]}))
+
+
 def test_memory_network_is_an_average_that_no_gradient_reaches():
     params, carry = start(SMALL)
     grads = jax.grad(lambda target: loss(SMALL, params, {**carry, "target": target})[0])(carry["target"])
