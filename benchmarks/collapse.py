@@ -86,7 +86,7 @@ def run(spec, overrides, workdir):
 
 def untrained(config, workdir):
     """The accuracy that training reports, of the encoder before step 0."""
-    source, bank = probe_rows(data.open_source(config.data.source), config.eval.rows, config.seed)
+    source, _, bank = probe_rows(data.open_source(config.data.source), config.eval.rows, config.seed)
     features, y = Encoder(workdir, "untrained").embed(source), source.labels
     settings = {"classes": int(y.max()) + 1, "k": config.eval.k, "temperature": config.eval.temperature}
     return float(knn(features[:bank], y[:bank], features[bank:], y[bank:], **settings)["accuracy"])

@@ -174,7 +174,7 @@ class Bench:
         """The random views alone, of a batch that is already on the device."""
         run, rng = self.run, jax.random.key(0)
         with jax.set_mesh(self.mesh), run.feed.items(0, 1) as items:
-            batch = jax.jit(run.feed.fetch)(run.feed.images, jax.tree.map(lambda x: x[0], next(items)))
+            batch = jax.jit(run.feed.fetch)(run.feed.held, jax.tree.map(lambda x: x[0], next(items)))
             augment = jax.jit(run.experiment.augment)
             return rate(
                 lambda n: jax.block_until_ready([augment(rng, batch) for _ in range(n)][-1]), self.batch_size, **timing
@@ -186,7 +186,7 @@ class Bench:
         fetch = jax.jit(lambda images, items: feed.fetch(images, jax.tree.map(lambda x: x[0], items)))
         with jax.set_mesh(self.mesh), feed.items(0, 1) as items:
             return rate(
-                lambda n: jax.block_until_ready([fetch(feed.images, next(items)) for _ in range(n)][-1]),
+                lambda n: jax.block_until_ready([fetch(feed.held, next(items)) for _ in range(n)][-1]),
                 self.batch_size,
                 **timing,
             )
@@ -215,7 +215,7 @@ class Bench:
             return None
         run = self.run
         with jax.set_mesh(self.mesh), run.feed.items(0, 1) as items:
-            compiled = run.steps.lower(run.shapes, run.feed.images, next(items), run.rng).compile()
+            compiled = run.steps.lower(run.shapes, run.feed.held, next(items), run.rng).compile()
         counted = (compiled.cost_analysis() or {}).get("flops")
         return counted * self.mesh.size / self.batch_size if counted and counted > 0 else None
 
@@ -236,7 +236,7 @@ class Bench:
             def go(calls):
                 nonlocal state
                 for _ in range(calls):
-                    state, _, _ = run.steps(state, run.feed.images, next(items), run.rng)
+                    state, _, _ = run.steps(state, run.feed.held, next(items), run.rng)
                 jax.block_until_ready(state)
 
             yield go

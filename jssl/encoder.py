@@ -64,6 +64,9 @@ def embedder(method, preprocess, mesh):
 
 def embed(run, params, carry, source, preprocess, batch_size, workers=0):
     """The features of every row of `source`, float32 [N, D], on every process. run: from `embedder`."""
+    if isinstance(source, data.Graphs):
+        found = np.asarray(run(params, carry, source.arrays, 1))  # [1, n, D]
+        return found.reshape(-1, found.shape[-1])
     devices = run.mesh.size
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
     features = []
@@ -76,27 +79,28 @@ def embed(run, params, carry, source, preprocess, batch_size, workers=0):
     return np.concatenate(features)[: len(source)]
 
 
-def export(workdir, config, method, preprocess, params, carry, shape, weights="weights"):
-    """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it. shape: an image's."""
+def export(workdir, config, method, preprocess, params, carry, source, weights="weights"):
+    """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it."""
     folder = pathlib.Path(workdir) / FOLDER
-    kept = _read_by_embed(method, preprocess, {"params": params, "carry": carry}, shape)
+    example = source.blank(getattr(preprocess, "size", None))
+    kept = _read_by_embed(method, preprocess, {"params": params, "carry": carry}, example)
     arrays = {path: np.asarray(leaf) for path, leaf in kept.items()}
     if jax.process_index():
         return
     folder.mkdir(parents=True, exist_ok=True)
     parts = {section: configs.plain(config[section]) for section in ("method", "encoder", "preprocess")}
     empty = _empty({"params": params, "carry": carry})
-    text = json.dumps({**parts, "dtype": config.dtype, "channels": shape[-1], "empty": empty}, indent=2)
+    text = json.dumps({**parts, "dtype": config.dtype, "channels": source.channels, "empty": empty}, indent=2)
     (folder / "config.json").write_text(text + "\n")
     np.savez(folder / f"{weights}.npz", **arrays)
 
 
-def _read_by_embed(method, preprocess, state, shape):
+def _read_by_embed(method, preprocess, state, example):
     """{path: leaf} of the leaves that the encoder uses: those that appear in its jaxpr."""
 
     def features(state):
-        image = jnp.zeros((1, *shape), jnp.uint8)
-        return method.embed(state["params"], state["carry"], preprocess({"image": image}))["features"]
+        inputs = preprocess(jax.tree.map(jnp.asarray, example))
+        return method.embed(state["params"], state["carry"], inputs)["features"]
 
     jaxpr = jax.make_jaxpr(features)(state).jaxpr
     read = {id(v) for equation in jaxpr.eqns for v in equation.invars} | {id(v) for v in jaxpr.outvars}

@@ -85,6 +85,37 @@ def fill(config, source, devices=None):
             raise ValueError(f"{config.method.name} needs labels, but {source.spec} has none; or give method.classes")
         choose("method.classes", int(source.labels.max()) + 1, "of the data")
     choose("dtype", "bfloat16" if accelerator else "float32", f"device: {device}")
+    if isinstance(source, data.Graphs):
+        complete(config)
+        choose("train.batch_size", min(n, 128), source.contents)
+    else:
+        _of_images(config, source, choose, accelerator, device)
+
+    train = config.train
+    train.per_epoch = n / train.batch_size
+    if train.steps is None:
+        choose("train.epochs", _epochs(n, accelerator), f"{n:,} images")
+    steps = train.steps or max(round(train.epochs * train.per_epoch), 1)
+    for path, parts in PARTS.items():
+        choose(path, _one_of(steps, parts), f"{steps:,} steps")
+    length = steps if train.epochs is None else steps / train.per_epoch
+    choose("optim.warmup", length / 20, "a twentieth of the run")
+
+    held = source.arrays
+    fits = held is not None and sum(x.nbytes for x in held.values()) <= _room(devices)
+    choose("data.resident", fits, "the data fit on the device" if fits else "the data stay on the host")
+    choose("data.workers", 0 if held is not None else data.default_workers(), "cores")
+    choose("train.steps_per_call", _steps_per_call(config, accelerator), "divides every cadence")
+    choose("train.refresh_every", _multiple(train.per_epoch, train.steps_per_call), "about an epoch")
+    if train.steps is None:
+        train.steps = max(steps - steps % train.steps_per_call, train.steps_per_call)
+    check(config, source, devices)
+    return config, list(chosen.values())
+
+
+def _of_images(config, source, choose, accelerator, device):
+    """What is chosen for images alone: their size, the network and the batch."""
+    n = len(source)
     if config.augment.get("size", 0) is None:
         choose("augment.size", *_size(source, accelerator))
     size = config.augment.get("size", 32)
@@ -97,27 +128,7 @@ def fill(config, source, devices=None):
         section, _, key = path.partition(".")
         if config[section].get(key, 0) is None:
             choose(path, value, f"{n:,} images of {size} pixels on a {device}")
-
-    train = config.train
     choose("train.batch_size", _batch_size(n, size, accelerator), f"{n:,} images of {size} pixels")
-    train.per_epoch = n / train.batch_size
-    if train.steps is None:
-        choose("train.epochs", _epochs(n, accelerator), f"{n:,} images")
-    steps = train.steps or max(round(train.epochs * train.per_epoch), 1)
-    for path, parts in PARTS.items():
-        choose(path, _one_of(steps, parts), f"{steps:,} steps")
-    length = steps if train.epochs is None else steps / train.per_epoch
-    choose("optim.warmup", length / 20, "a twentieth of the run")
-
-    fits = source.images is not None and source.images.nbytes <= _room(devices)
-    choose("data.resident", fits, "images fit on the device" if fits else "images stay on the host")
-    choose("data.workers", 0 if source.images is not None else data.default_workers(), "cores")
-    choose("train.steps_per_call", _steps_per_call(config, accelerator), "divides every cadence")
-    choose("train.refresh_every", _multiple(train.per_epoch, train.steps_per_call), "about an epoch")
-    if train.steps is None:
-        train.steps = max(steps - steps % train.steps_per_call, train.steps_per_call)
-    check(config, source, devices)
-    return config, list(chosen.values())
 
 
 def check(config, source, devices):
@@ -128,7 +139,7 @@ def check(config, source, devices):
             f"{config.data.source} has {len(source)} images, fewer than one batch: train.batch_size={train.batch_size}"
         )
     pieces = train.accumulate * len(devices)
-    if train.batch_size % pieces:
+    if train.batch_size % pieces and (train.batch_size, train.accumulate) != (1, 1):  # a batch of one is replicated
         raise ValueError(
             f"train.batch_size={train.batch_size} cannot be cut into {train.accumulate} micro-batches on "
             f"{len(devices)} devices; the nearest that can is {_multiple(train.batch_size, pieces)}"
@@ -141,8 +152,8 @@ def check(config, source, devices):
                 f"train.steps_per_call={calls} must divide {path}={value}; "
                 f"the nearest that it does is {_multiple(value, calls)}"
             )
-    if config.data.resident and source.images is None:
-        raise ValueError("data.resident=True needs images in memory, all of one size; expected None or False")
+    if config.data.resident and source.arrays is None:
+        raise ValueError("data.resident=True needs examples in memory, all of one size; expected None or False")
 
 
 def provenance():
@@ -170,7 +181,7 @@ def preflight(config, source, state):
     epochs = train.steps / train.per_epoch
     micro = f" in {train.accumulate} micro-batches" if train.accumulate > 1 else ""
     return [
-        f"{name} on {config.data.source}: {len(source):,} images, "
+        f"{name} on {config.data.source}: {source.contents}, "
         f"{devices} x {jax.devices()[0].device_kind}, {config.dtype}",
         f"{count(state.params):,} parameters; state {size(state):,.1f} MiB ({size(state.params):,.1f} parameters, "
         f"{size(state.carry):,.1f} carry, {size(state.opt):,.1f} optimizer)",

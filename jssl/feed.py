@@ -1,4 +1,4 @@
-"""Batches on their way to the step: images that live on the device, or a stream from the host."""
+"""Batches on their way to the step: examples that live on the device, or a stream from the host."""
 
 import collections
 import concurrent.futures
@@ -18,23 +18,25 @@ AHEAD = 2  # items made while the device works
 class Feed:
     """The batches of steps start, start + steps_per_call, ... as `items` for `step.train_steps`.
 
-    Where the images live on the device, an item is the rows' numbers and `fetch` looks the images up there; else it
-    holds the images. Either way the batch at step s is a function of (seed, s).
+    Where the examples live on the device (`held`), an item is the rows' numbers and `fetch` looks the rows up there;
+    else it holds them. Either way the batch at step s is a function of (seed, s).
     """
 
     def __init__(self, source, mesh, *, batch_size, seed, crops, resident, workers):
         self.source, self.mesh, self.batch_size, self.seed = source, mesh, batch_size, seed
         self.crops, self.workers = crops, workers
-        self.images = everywhere(mesh, source.images) if resident else None
+        self.held = {name: everywhere(mesh, x) for name, x in source.arrays.items()} if resident else None
 
-    def fetch(self, images, item):
-        """One step's batch {'image', 'index'} from the resident images (or None) and its item."""
-        return item if images is None else rows({"image": images[item["index"]], **item})
+    def fetch(self, held, item):
+        """One step's batch {'image', 'index'}, or a graph's, from what is held (or None) and its item."""
+        if held is None:
+            return item
+        return rows({**item, **{name: x if len(x) == 1 else x[item["index"]] for name, x in held.items()}})
 
     @contextlib.contextmanager
     def items(self, start, steps_per_call):
         """An iterator of global arrays [K, N, ...], made `AHEAD` of time in a thread of its own."""
-        batches = self._indices(start) if self.images is not None else self._stream(start)
+        batches = self._indices(start) if self.held is not None else self._stream(start)
         groups = (_stack(itertools.islice(batches, steps_per_call)) for _ in itertools.count())
         made = (put(self.mesh, group, self.batch_size, axis=1) for group in groups)
         thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -53,12 +55,12 @@ class Feed:
     def shapes(self):
         """Shapes of one global batch, for `eval_shape`."""
         n, source = self.batch_size, self.source
-        if source.shape is not None:
-            images = {"image": (n, *source.shape)}
-        else:
-            images = {c.name: (n, c.views, c.size, c.size, source.channels) for c in self.crops}
-        shapes = {name: jax.ShapeDtypeStruct(shape, np.uint8) for name, shape in images.items()}
-        return {**shapes, "index": jax.ShapeDtypeStruct((n,), np.int32)}
+        index = {"index": jax.ShapeDtypeStruct((n,), np.int32)}
+        if source.arrays is not None:
+            held = source.arrays.items()
+            return {**index, **{name: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype) for name, x in held}}
+        crops = {c.name: (n, c.views, c.size, c.size, source.channels) for c in self.crops}
+        return {**index, **{name: jax.ShapeDtypeStruct(shape, np.uint8) for name, shape in crops.items()}}
 
     def _indices(self, start):
         here, rows_at = rows_here(self.mesh, self.batch_size), data.order(len(self.source), self.seed)

@@ -90,8 +90,8 @@ class Run:
 
         step = functools.partial(train_step, method, augment, tx, clock, self.config.train.accumulate)
 
-        def steps(state, images, items, rng):
-            return train_steps(step, functools.partial(self.feed.fetch, images), state, items, rng)
+        def steps(state, held, items, rng):
+            return train_steps(step, functools.partial(self.feed.fetch, held), state, items, rng)
 
         everywhere = replicated(self.mesh)
         self.steps = jax.jit(steps, donate_argnums=0, out_shardings=(self.shardings, everywhere, None))
@@ -144,7 +144,7 @@ class Run:
                         log.restart()
                     with log.waiting():
                         item = next(items)
-                    state, metrics, out = self.steps(state, self.feed.images, item, self.rng)
+                    state, metrics, out = self.steps(state, self.feed.held, item, self.rng)
                     log.add(metrics)
                     done = step + per_call
                     if step == start:
@@ -206,11 +206,11 @@ class Run:
 
     def knn(self, state):
         """Accuracy of weighted k-NN within a fixed, labelled part of the training data; test labels play no role."""
-        config, (source, bank) = self.config.eval, self.probe
+        config, (source, of, bank) = self.config.eval, self.probe
         features = encoder.embed(
             self.embedder, state.params, state.carry, source, self.experiment.preprocess, config.batch_size
         )
-        labels, classes = source.labels, int(source.labels.max()) + 1
+        features, labels, classes = features[of], source.labels[of], int(source.labels.max()) + 1
         found = knn(
             features[:bank],
             labels[:bank],
@@ -223,8 +223,8 @@ class Run:
         return float(found["accuracy"])
 
     def draw_views(self, writer):
-        """views.png: the first batch as the method sees it."""
-        if jax.process_index():
+        """views.png: the first batch as the method sees it, of images."""
+        if jax.process_index() or isinstance(self.source, data.Graphs):
             return
         rng, _ = jax.random.split(jax.random.fold_in(self.rng, 0))  # as in `train_step`
         augment = self.experiment.augment
@@ -234,9 +234,8 @@ class Run:
         writer.image("views", sheet, 0)
 
     def export(self, state, weights):
-        shape = self.source.shape or (self.experiment.preprocess.size,) * 2 + (self.source.channels,)
         method, preprocess = self.experiment.method, self.experiment.preprocess
-        encoder.export(self.workdir, self.config, method, preprocess, state.params, state.carry, shape, weights)
+        encoder.export(self.workdir, self.config, method, preprocess, state.params, state.carry, self.source, weights)
 
 
 class Log:
@@ -321,11 +320,16 @@ def due(step, every):
 
 
 def probe_rows(source, rows, seed):
-    """(a labelled part of the training data, how many of its rows are the bank): 4 in 5; None without labels."""
+    """(a labelled part of the training data, which of its examples count, how many of these are the bank: 4 in 5);
+    None without labels. Of a graph, the nodes that its split trains on, or all labelled ones where there is none."""
     if source.labels is None or len(np.unique(source.labels)) < 2:
         return None
-    part = source.take(np.random.default_rng(seed).permutation(len(source))[:rows])
-    return part, len(part) * 4 // 5
+    draw = np.random.default_rng(seed).permutation
+    if isinstance(source, data.Graphs):
+        nodes = draw(source.splits.get("train", np.flatnonzero(source.labels >= 0)))[:rows]
+        return source, nodes, len(nodes) * 4 // 5
+    part = source.take(draw(len(source))[:rows])
+    return part, slice(None), len(part) * 4 // 5
 
 
 def labelled_part(source, part, seed):

@@ -43,7 +43,7 @@ class Trained:
             losses, self.out = [], None
             with self.run.feed.items(0, 1) as items:
                 for _ in range(steps):
-                    state, metrics, self.out = self.run.steps(state, self.run.feed.images, next(items), self.run.rng)
+                    state, metrics, self.out = self.run.steps(state, self.run.feed.held, next(items), self.run.rng)
                     losses.append(float(metrics["loss"][0]))
         self.state, self.losses, self.metrics = state, losses, jax.device_get(metrics)
         self.end = jax.device_get(state)
@@ -52,7 +52,7 @@ class Trained:
     def text(self):
         """The compiled step."""
         with jax.set_mesh(self.mesh), self.run.feed.items(0, 1) as items:
-            return self.run.steps.lower(self.state, self.run.feed.images, next(items), self.run.rng).compile().as_text()
+            return self.run.steps.lower(self.state, self.run.feed.held, next(items), self.run.rng).compile().as_text()
 
     def collectives(self):
         """[(kind, elements of the largest operand)] of the compiled step."""
@@ -89,7 +89,7 @@ class Trained:
     def batch(self):
         """One batch of real images, on the mesh."""
         with jax.set_mesh(self.mesh), self.run.feed.items(0, 1) as items:
-            return self.run.feed.fetch(self.run.feed.images, jax.tree.map(lambda x: x[0], next(items)))
+            return self.run.feed.fetch(self.run.feed.held, jax.tree.map(lambda x: x[0], next(items)))
 
     @functools.cached_property
     def views(self):

@@ -44,7 +44,7 @@ def steps(name):
         for step in range(STEPS):
             if due(step, every):
                 state = run.refresh(state, step)
-            state, metrics, _ = run.steps(state, run.feed.images, next(items), run.rng)
+            state, metrics, _ = run.steps(state, run.feed.held, next(items), run.rng)
             losses.append(float(metrics["loss"][0]))
         state = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))(state)
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))

@@ -54,7 +54,7 @@ def test_state_is_donated(name):
     one = trained(name)
     with jax.set_mesh(one.mesh), one.run.feed.items(0, 1) as items:
         state = one.run.init(one.run.rng_init)
-        one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
+        one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
 
 
@@ -88,7 +88,7 @@ def test_steps_per_call_change_nothing(name):
         state = one.run.init(one.run.rng_init)
         with one.run.feed.items(0, 2) as items:
             for _ in range(STEPS // 2):
-                state, metrics, _ = one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
+                state, metrics, _ = one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
     assert metrics["loss"].shape == (2,)
     assert_close(one.end, state)
 
@@ -103,7 +103,7 @@ def test_state_keeps_its_types_as_accelerators_scan_it(name, monkeypatch):
     run = make_run(name, dtype="bfloat16", train__accumulate=4)
     items = {"index": jax.ShapeDtypeStruct((2, run.config.train.batch_size), np.int32)}
     with jax.set_mesh(run.mesh):
-        state, metrics, _ = jax.eval_shape(run.steps, run.shapes, run.feed.images, items, run.rng)
+        state, metrics, _ = jax.eval_shape(run.steps, run.shapes, run.feed.held, items, run.rng)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), run.shapes)
     assert metrics["loss"].shape == (2,)
     assert all(x.dtype == np.float32 for x in jax.tree.leaves((state.params, metrics)))
@@ -161,9 +161,7 @@ def test_exported_encoder_is_the_trained_one(name, tmp_path):
     one = trained(name)
     method, preprocess = one.method, one.experiment.preprocess
     with jax.set_mesh(one.mesh):
-        encoder.export(
-            tmp_path, one.config, method, preprocess, one.state.params, one.state.carry, one.run.source.shape
-        )
+        encoder.export(tmp_path, one.config, method, preprocess, one.state.params, one.state.carry, one.run.source)
     images = one.run.source.images[:16]
     np.testing.assert_allclose(encoder.Encoder(tmp_path)(images), one.embed(images), rtol=1e-4, atol=1e-5)
 
@@ -175,7 +173,7 @@ def test_checkpoint_holds_everything(name, tmp_path):
         state = one.run.init(one.run.rng_init)
         with one.run.feed.items(0, 1) as items:
             for _ in range(STEPS // 2):
-                state, _, _ = one.run.steps(state, one.run.feed.images, next(items), one.run.rng)
+                state, _, _ = one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save(STEPS // 2, state)
         checkpoints.close()
@@ -187,7 +185,7 @@ def test_checkpoint_holds_everything(name, tmp_path):
             checkpoints.close()
             with at.run.feed.items(STEPS // 2, 1) as items:
                 for _ in range(STEPS - STEPS // 2):
-                    state, _, _ = at.run.steps(state, at.run.feed.images, next(items), at.run.rng)
+                    state, _, _ = at.run.steps(state, at.run.feed.held, next(items), at.run.rng)
         return jax.device_get(state)
 
     assert_equal(one.end, resume(one))

@@ -72,7 +72,7 @@ def test_prototypes_are_the_centroids_and_no_step_moves_them(tiny):
     run, start, state = tiny
     assert_equal(state.params, start.params)
     with jax.set_mesh(run.mesh), run.feed.items(0, 1) as items:
-        after, _, out = run.steps(jax.tree.map(jnp.copy, state), run.feed.images, next(items), run.rng)
+        after, _, out = run.steps(jax.tree.map(jnp.copy, state), run.feed.held, next(items), run.rng)
     assert_equal(after.carry["prototypes"], state.carry["prototypes"])
     assert_equal(after.carry["labels"], state.carry["labels"])
     assert out["embedding"].shape[:2] == (64, 4)  # two large crops and two small ones
@@ -83,7 +83,7 @@ def after_30_steps(run, state, every):
     with jax.set_mesh(run.mesh), run.feed.items(0, 1) as items:
         for step in range(30):
             state = run.refresh(state, step) if every and step % every == 0 else state
-            state, metrics, out = run.steps(state, run.feed.images, next(items), run.rng)
+            state, metrics, out = run.steps(state, run.feed.held, next(items), run.rng)
         return metrics["loss"][0], warning({name: float(x) for name, x in jax.jit(measures)(out).items()})
 
 

@@ -16,7 +16,7 @@ from jssl.methods.dgi import DGI, jensen_shannon, scores, shuffled
 from jssl.methods.grace import GRACE
 from jssl.methods.graphcl import GraphCL, contrast
 from jssl.methods.graphmae import GraphMAE, scaled_cosine_error
-from jssl.nets.graph import gnn, readout
+from jssl.nets.graph import GNN, readout
 from jssl.nets.net import apply_net
 from jssl.transforms import ema
 from tests import oracles
@@ -26,12 +26,12 @@ NODES = rings(24, features=6)
 SETS = rows_of(*[rings(8, 12, 9, features=5, nodes=3, edges=6, seed=seed) for seed in range(4)])
 START = Time(0, 100, 1.0)
 METHODS = {
-    "dgi": (DGI(gnn("gcn", (8,), activation="prelu")), Whole(), NODES),
-    "grace": (GRACE(gnn("gcn", (8, 8)), 8, 8), Drop(), NODES),
-    "bgrl": (BGRL(gnn("gcn", (8, 8), norm=True, activation="prelu"), 8), Drop(), NODES),
-    "graphcl": (GraphCL(gnn("gin", (8, 8), norm=True, jumping=True, pool="sum"), 8, 8), Views(), SETS),
-    "graphmae": (GraphMAE(gnn("gat", (8, 8), heads=2, activation="prelu")), Whole(), NODES),
-    "graphmae, graphs": (GraphMAE(gnn("gin", (8, 8), norm=True, pool="mean"), decoder="gin"), Whole(), SETS),
+    "dgi": (DGI(GNN("gcn", (8,), activation="prelu")), Whole(), NODES),
+    "grace": (GRACE(GNN("gcn", (8, 8)), 8, 8), Drop(), NODES),
+    "bgrl": (BGRL(GNN("gcn", (8, 8), norm=True, activation="prelu"), 8), Drop(), NODES),
+    "graphcl": (GraphCL(GNN("gin", (8, 8), norm=True, jumping=True, pool="sum"), 8, 8), Views(), SETS),
+    "graphmae": (GraphMAE(GNN("gat", (8, 8), heads=2, activation="prelu")), Whole(), NODES),
+    "graphmae, graphs": (GraphMAE(GNN("gin", (8, 8), norm=True, pool="mean"), decoder="gin"), Whole(), SETS),
 }
 
 
@@ -95,7 +95,7 @@ def test_dgi_is_torch_geometrics():
     manifest, tensors = oracles.load("dgi")
     senders, receivers = tensors["in.edge_index"]
     graph = batch(tensors["in.x"], senders, receivers)
-    net = gnn("gcn", (6,), last=False)
+    net = GNN("gcn", (6,), last=False)
     w = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     layer = {"dense": {"kernel": w["encoder.conv.lin.weight"].T}, "bias": w["encoder.conv.bias"]}
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl.nets.graph import GAT, GCN, GIN, GNN, SAGE, gnn, readout
+from jssl.nets.graph import GAT, GCN, GIN, GNN, SAGE, readout
 from jssl.nets.net import apply_net, init_net
 from tests import oracles
 from tests.graphs import batch
@@ -60,7 +60,7 @@ def test_readout_is_torch_geometrics(kind, name):
 
 @pytest.fixture(params=KINDS)
 def network(request):
-    net = gnn(request.param, dims=(8, 6), norm=True, jumping=True, heads=2, activation="prelu", pool="mean")
+    net = GNN(request.param, dims=(8, 6), norm=True, jumping=True, heads=2, activation="prelu", pool="mean")
     graph = reference()
     params, stats = init_net(net, jax.random.key(0), graph)
     return jax.jit(lambda graph: apply_net(net, params, stats, graph, train=True)), graph
@@ -132,7 +132,7 @@ def test_dropout_is_of_training_alone():
 
 def test_unknown_layer_and_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="layer is 'gcnn'; did you mean gcn"):
-        gnn("gcnn")
+        GNN("gcnn")
     graph = reference()
     with pytest.raises(ValueError, match="GAT of 6 dimensions cannot have 4 heads: expected a divisor"):
         init_net(GAT(6, heads=4), jax.random.key(0), graph, graph["x"])

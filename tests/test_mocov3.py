@@ -153,7 +153,9 @@ def test_healthy_steps_raise_no_warning():
 def test_exported_vision_transformer_gives_the_features_of_training(tmp_path):
     """It has no batch statistics to export."""
     one = trained("mocov3")
-    export(tmp_path, one.config, one.method, one.experiment.preprocess, one.state.params, one.state.carry, (8, 8, 1))
+    export(
+        tmp_path, one.config, one.method, one.experiment.preprocess, one.state.params, one.state.carry, one.run.source
+    )
     images = one.run.source.images[:4]
     np.testing.assert_allclose(Encoder(tmp_path)(images), one.embed(images), rtol=1e-4, atol=1e-5)
 

@@ -113,7 +113,7 @@ def test_the_view_sheet_is_what_the_method_sees(tmp_path):
     train(made, tmp_path)
     run = run_of(made)
     with jax.set_mesh(run.mesh), run.feed.items(0, 1) as items:
-        _, _, out = run.steps(run.init(run.rng_init), run.feed.images, next(items), run.rng)
+        _, _, out = run.steps(run.init(run.rng_init), run.feed.held, next(items), run.rng)
     seen = np.asarray(out["features"])[:8].reshape(8, 2, 8, 8, 1)  # the method's features are its views
     sheet = views_sheet({"image": seen}, (0.5,), (0.5,)).squeeze()
     shown = np.asarray(Image.open(tmp_path / "views.png"))
@@ -135,7 +135,8 @@ def test_knn_reads_no_test_image(tmp_path, monkeypatch):
 
 def test_knn_divides_a_fixed_part_of_the_training_rows():
     source = data.open_source("digits")
-    part, bank = loop.probe_rows(source, rows=100, seed=3)
+    part, of, bank = loop.probe_rows(source, rows=100, seed=3)
+    assert of == slice(None)
     assert (len(part), bank) == (100, 80)
     assert len(set(part.names)) == 100
     assert set(part.names) <= set(source.names)
@@ -252,11 +253,11 @@ def test_what_refresh_replaces_starts_with_fresh_optimizer_state_and_the_rest_ke
         state = run.init(run.rng_init)
         with run.feed.items(0, 1) as items:
             for _ in range(2):
-                state, _, _ = run.steps(state, run.feed.images, next(items), run.rng)
+                state, _, _ = run.steps(state, run.feed.held, next(items), run.rng)
             before = jax.device_get(state)
             state = run.refresh(state, 4)
             after = jax.device_get(state)
-            run.steps(state, run.feed.images, next(items), run.rng)
+            run.steps(state, run.feed.held, next(items), run.rng)
     moments = lambda state: next(part for part in jax.tree.leaves(state.opt, is_leaf=is_adam) if is_adam(part))
     assert_equal(moments(after).mu["body"], moments(before).mu["body"])
     assert_equal(moments(after).nu["body"], moments(before).nu["body"])

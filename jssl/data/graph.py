@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import os
 import zipfile
 
@@ -39,8 +40,37 @@ class Graphs:
     folds: np.ndarray | None = None
     said: tuple[str, ...] = ()
 
+    channels = None  # of images
+
     def __len__(self):
         return len(self.offsets) - 1
+
+    @property
+    def single(self):
+        """Whether there is one graph, whose nodes are the examples."""
+        return len(self) == 1
+
+    @property
+    def examples(self):
+        """Nodes, or graphs, that features and labels are of."""
+        return len(self.x) if self.single else len(self)
+
+    @property
+    def contents(self):
+        """How much there is, for people."""
+        nodes, edges = len(self.x), len(self.edges)
+        if self.single:
+            return f"a graph of {nodes:,} nodes and {edges:,} directed edges"
+        return f"{len(self):,} graphs of {nodes / len(self):.0f} nodes on average"
+
+    def blank(self, size=None):
+        """One example, as a batch."""
+        return side_by_side(self, np.zeros((1, 1), int), len(self.x), len(self.edges))
+
+    @functools.cached_property
+    def arrays(self):
+        """The one graph as a batch, see `jssl.nets.graph`; None where there are several."""
+        return side_by_side(self, np.zeros((1, 1), int), len(self.x), len(self.edges)) if self.single else None
 
 
 def open_graphs(spec):
@@ -101,6 +131,36 @@ def build(spec, x, edges, *, offsets=None, directed=False, **more):
     if alone:
         said.append(f"{alone:,} nodes have no edges")
     return Graphs(spec=spec, x=x, edges=pairs, offsets=offsets, said=tuple(said), **more)
+
+
+def side_by_side(graphs, index, n, e):
+    """Graphs as a batch, see `jssl.nets.graph`, of n nodes and e edges a row.
+
+    index: int [R, G], the graphs of each row, -1 for none.
+    """
+    index = np.asarray(index, np.int32)
+    rows, per_row = index.shape
+    ends = np.searchsorted(graphs.edges[:, 1], graphs.offsets)  # edges lie graph by graph, as their receivers do
+    batch = {
+        "x": np.zeros((rows, n, graphs.x.shape[1]), np.float32),
+        "nodes": np.zeros((rows, n), np.float32),
+        "senders": np.zeros((rows, e), np.int32),
+        "receivers": np.full((rows, e), n, np.int32),
+        "edges": np.zeros((rows, e), np.float32),
+        "graph": np.full((rows, n), per_row, np.int32),
+        "index": index,
+    }
+    for r in range(rows):
+        node = edge = 0
+        for g, i in enumerate(index[r]):
+            if i < 0:
+                continue
+            first, last = graphs.offsets[i : i + 2]
+            more = graphs.edges[ends[i] : ends[i + 1]] - first + node
+            here, there = slice(node, node := node + last - first), slice(edge, edge := edge + len(more))
+            batch["x"][r, here], batch["nodes"][r, here], batch["graph"][r, here] = graphs.x[first:last], 1, g
+            batch["senders"][r, there], batch["receivers"][r, there], batch["edges"][r, there] = *more.T, 1
+    return batch
 
 
 def _knn(spec, rest):

@@ -13,6 +13,7 @@ from PIL import Image
 from jssl.data.decode import decode
 
 KINDS = ("digits", "npz", "folder", "tfds")
+GRAPHS = ("knn", "planetoid", "tu", "edges")  # opened by `jssl.data.graph`, and so is an npz that holds edges
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,20 @@ class Source:
 
     def __len__(self):
         return len(self.names)
+
+    @property
+    def contents(self):
+        """How much there is, for people."""
+        return f"{len(self):,} images"
+
+    def blank(self, size):
+        """One example of zeros, as a batch; of images on disk, of so many pixels."""
+        return {"image": np.zeros((1, *(self.shape or (size, size, self.channels))), np.uint8)}
+
+    @property
+    def arrays(self):
+        """{name: [N, ...]} of what is in memory, as batches name it, or None."""
+        return None if self.images is None else {"image": self.images}
 
     @property
     def shape(self):
@@ -82,6 +97,10 @@ def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels}: expected 1 (grey), 3 (RGB) or None (as the data has it)")
     kind, colon, rest = re.match(r"(\w*)(:?)(.*)", spec, re.DOTALL).groups()
+    if kind in GRAPHS or (kind == "npz" and holds_edges(rest)):
+        from jssl.data.graph import open_graphs
+
+        return open_graphs(spec)
     if kind == "digits" and not colon:
         return _digits(spec, rest, channels)
     if kind == "npz" and rest:
@@ -94,9 +113,21 @@ def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
         from jssl.data.prepared import open_prepared
 
         return open_prepared(spec, rest, channels, max_bad, fits)
-    near = difflib.get_close_matches(kind, KINDS, 1) or KINDS
+    from jssl.data.graph import FORMS
+
     forms = {"digits": "digits[@SPLIT]", "npz": "npz:PATH", "folder": "folder:PATH", "tfds": "tfds:NAME[@SPLIT]"}
+    forms = {**FORMS, **forms}
+    near = difflib.get_close_matches(kind, forms, 1) or KINDS
     raise ValueError(f"unknown data source {spec!r}: expected {' or '.join(forms[kind] for kind in near)}")
+
+
+def holds_edges(path):
+    """Whether an .npz is of graphs."""
+    try:
+        with zipfile.ZipFile(os.path.expanduser(path)) as file:
+            return "edges.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False  # said where it is opened
 
 
 def path_and_slice(spec, rest):

@@ -34,20 +34,16 @@ def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=No
     channels, workers = encoders["trained"].channels, sources.default_workers()
     opened = lambda spec: sources.open_source(spec, channels=channels, max_bad=config["data"]["max_bad"])
     train = opened(data or config["data"]["source"])
-    test = test or config["data"]["eval_source"]
-    splits = {"train": train, "test": opened(test)} if test else held_out(train, config["seed"])
-
-    features = {
-        name: {split: encoder.embed(source, BATCH, workers) for split, source in splits.items()}
-        for name, encoder in encoders.items()
-    }
-    save_pictures(workdir, features["trained"]["test"], splits["test"])
-    said = {split: source.spec for split, source in splits.items()} | {"encoder_saw_test_images": not test}
-    labels = {split: source.labels for split, source in splits.items()}
+    if isinstance(train, sources.Graphs):
+        features, labels, said = of_nodes(workdir, encoders, train, config["seed"])
+    else:
+        test = test or config["data"]["eval_source"]
+        splits = {"train": train, "test": opened(test)} if test else held_out(train, config["seed"])
+        features, labels, said = of_images(workdir, encoders, splits, workers)
+        said["encoder_saw_test_images"] = not test
     if labels["train"] is None or labels["test"] is None:
         return unlabelled(workdir, features, said)
 
-    features["raw pixels"] = {split: pixels(source, workers) for split, source in splits.items()}
     scores = []
     for name, found in features.items():
         scores += protocols.evaluate(
@@ -55,6 +51,7 @@ def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=No
             labels,
             encoder=name,
             protocols=tuple(protocol.split(",")),
+            shots=said.get("shots", (1, 10)),
             draws=draws,
             seed=config["seed"],
             k=config["eval"]["k"],
@@ -63,6 +60,41 @@ def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=No
     described = {"protocols": protocol, "draws": draws, "seed": config["seed"], "data": said}
     protocols.write(workdir / "scores.json", scores, described, provenance())
     return protocols.table(scores)
+
+
+def of_images(workdir, encoders, splits, workers):
+    """-> {encoder: {split: features}}, raw pixels being one more; {split: labels}; what to say of the data."""
+    features = {
+        name: {split: encoder.embed(source, BATCH, workers) for split, source in splits.items()}
+        for name, encoder in encoders.items()
+    }
+    save_pictures(workdir, features["trained"]["test"], splits["test"])
+    labels = {split: source.labels for split, source in splits.items()}
+    if labels["train"] is not None and labels["test"] is not None:
+        features["raw pixels"] = {split: pixels(source, workers) for split, source in splits.items()}
+    return features, labels, {split: source.spec for split, source in splits.items()}
+
+
+def of_nodes(workdir, encoders, graph, seed):
+    """The same of a graph's nodes: the encoder sees all of it, without labels; classifiers see the training nodes'."""
+    whole = {name: encoder.embed(graph) for name, encoder in encoders.items()} | {"raw features": graph.x}
+    save_map(workdir, whole["trained"], graph)
+    labels = {"train": None, "test": None}
+    splits = {"train": np.arange(len(graph.x)), "test": np.arange(len(graph.x))}
+    if graph.labels is not None:
+        splits = node_splits(graph, seed)
+        labels = {split: graph.labels[nodes] for split, nodes in splits.items()}
+    features = {name: {split: found[nodes] for split, nodes in splits.items()} for name, found in whole.items()}
+    return features, labels, {"graph": graph.spec, "shots": (1, 5)}
+
+
+def node_splits(graph, seed):
+    """Training and test nodes: those that came with the data, or four fifths and a fifth of the labelled ones."""
+    if {"train", "test"} <= graph.splits.keys():
+        return {split: graph.splits[split] for split in ("train", "test")}
+    nodes = np.flatnonzero(graph.labels >= 0)
+    train = share(graph.labels[nodes], 0.8, np.random.default_rng(seed))
+    return {"train": nodes[train], "test": nodes[~train]}
 
 
 def embed(workdir, data, out):
@@ -117,15 +149,22 @@ def save_pictures(workdir, features, source):
     queries = np.arange(min(QUERIES, len(source)))
     found = panel(features, source.image, source.labels, source.names, queries, NEIGHBOURS, source.label_names)
     np.savez(workdir / "neighbours.npz", **found)
-    shown = {"xy": embedding_map(features)}
     if source.labels is not None:
-        shown["label"] = source.labels
-        names = source.label_names or [str(label) for label in range(source.labels.max() + 1)]
-        shown["label_names"] = np.asarray(names, str)
+        save_map(workdir, features, source)
     else:
         index = np.arange(min(THUMBS, len(source)))
         thumbs = thumbnails(source.image, index.tolist(), THUMB)
-        shown |= {"thumbs": np.stack(list(thumbs.values())), "thumb_index": index}
+        shown = {"thumbs": np.stack(list(thumbs.values())), "thumb_index": index}
+        np.savez(workdir / "map.npz", xy=embedding_map(features), **shown)
+
+
+def save_map(workdir, features, source):
+    """map.npz of at most `SHOWN` examples, with their classes where they are known."""
+    rows = np.random.default_rng(0).permutation(len(features))[:SHOWN]
+    shown = {"xy": embedding_map(features[rows])}
+    if source.labels is not None:
+        names = source.label_names or [str(label) for label in range(source.labels.max() + 1)]
+        shown |= {"label": source.labels[rows], "label_names": np.asarray(names, str)}
     np.savez(workdir / "map.npz", **shown)
 
 

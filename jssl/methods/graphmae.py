@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jssl.augment.graph import choose, share
 from jssl.method import Method
-from jssl.nets.graph import gnn
+from jssl.nets.graph import GNN
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
 from jssl.transforms import unit
@@ -35,7 +35,7 @@ class GraphMAE(Method):
         """What comes after the encoder, for the nodes' number of features."""
         link = MLP(0, self.link_width(graph), depth=1, bias=False, dtype=self.encoder.dtype)
         features = graph["x"].shape[-1]
-        decoder = gnn(self.decoder, (features,), heads=self.heads, last=False, dtype=self.encoder.dtype)
+        decoder = GNN(self.decoder, (features,), heads=self.heads, last=False, dtype=self.encoder.dtype)
         return link, decoder
 
     def link_width(self, graph):

@@ -187,6 +187,11 @@ class GNN(nn.Module):
     attention_dropout: float = 0.0
     dtype: Any = jnp.float32
 
+    def __post_init__(self):
+        if self.layer not in LAYERS:
+            raise ValueError(f"layer is {self.layer!r}{nearest(self.layer, LAYERS)}")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, graph, train=False):
         x, layers = graph["x"], []
@@ -208,10 +213,3 @@ class GNN(nn.Module):
         if self.layer == "gat":
             return {"heads": self.heads, "attention_dropout": self.attention_dropout}
         return {"norm": self.norm} if self.layer == "gin" else {}
-
-
-def gnn(layer="gcn", dims=(512,), dtype=jnp.float32, **fields):
-    """A `GNN`, with a config's plain values."""
-    if layer not in LAYERS:
-        raise ValueError(f"layer is {layer!r}{nearest(layer, LAYERS)}")
-    return GNN(layer, tuple(dims), dtype=dtype, **fields)
