@@ -193,5 +193,5 @@ def test_what_cannot_be_is_refused_in_one_line(overrides, message):
 
 
 def test_resident_files_are_refused():
-    with pytest.raises(ValueError, match=r"data\.resident=True needs images in memory"):
+    with pytest.raises(ValueError, match=r"data\.resident=True needs examples in memory"):
         filled(files(1000, [(32, 32)]), CPU, data__resident=True)
