@@ -251,8 +251,8 @@ def embeddings(arrays):
         rows = np.random.default_rng(0).permutation(len(xy))[:MAP_POINTS]
         points = figures.scatter(xy[rows], of(rows), names) + _legend(names or [])
     return (
-        f"<p>Each of the {len(xy):,} points is one image, laid on the plane by {how} so that images with like features "
-        f"lie close together; the axes have no meaning of their own.{colours}</p>{points}{pictures}"
+        f"<p>Each of the {len(xy):,} points is one example, laid on the plane by {how} so that examples with like "
+        f"features lie close together; the axes have no meaning of their own.{colours}</p>{points}{pictures}"
     )
 
 
