@@ -78,7 +78,8 @@ def of_images(workdir, encoders, splits, workers):
 def of_nodes(workdir, encoders, graph, seed):
     """The same of a graph's nodes: the encoder sees all of it, without labels; classifiers see the training nodes'."""
     whole = {name: encoder.embed(graph) for name, encoder in encoders.items()} | {"raw features": graph.x}
-    save_map(workdir, whole["trained"], graph)
+    shown = np.random.default_rng(0).permutation(len(graph.x))[:SHOWN]
+    save_map(workdir, whole["trained"][shown], None if graph.labels is None else graph.labels[shown], graph.label_names)
     labels = {"train": None, "test": None}
     splits = {"train": np.arange(len(graph.x)), "test": np.arange(len(graph.x))}
     if graph.labels is not None:
@@ -150,7 +151,7 @@ def save_pictures(workdir, features, source):
     found = panel(features, source.image, source.labels, source.names, queries, NEIGHBOURS, source.label_names)
     np.savez(workdir / "neighbours.npz", **found)
     if source.labels is not None:
-        save_map(workdir, features, source)
+        save_map(workdir, features, source.labels, source.label_names)
     else:
         index = np.arange(min(THUMBS, len(source)))
         thumbs = thumbnails(source.image, index.tolist(), THUMB)
@@ -158,13 +159,12 @@ def save_pictures(workdir, features, source):
         np.savez(workdir / "map.npz", xy=embedding_map(features), **shown)
 
 
-def save_map(workdir, features, source):
-    """map.npz of at most `SHOWN` examples, with their classes where they are known."""
-    rows = np.random.default_rng(0).permutation(len(features))[:SHOWN]
-    shown = {"xy": embedding_map(features[rows])}
-    if source.labels is not None:
-        names = source.label_names or [str(label) for label in range(source.labels.max() + 1)]
-        shown |= {"label": source.labels[rows], "label_names": np.asarray(names, str)}
+def save_map(workdir, features, labels, label_names):
+    """map.npz of examples, with their classes where they are known."""
+    shown = {"xy": embedding_map(features)}
+    if labels is not None:
+        names = label_names or [str(label) for label in range(labels.max() + 1)]
+        shown |= {"label": labels, "label_names": np.asarray(names, str)}
     np.savez(workdir / "map.npz", **shown)
 
 
