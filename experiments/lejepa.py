@@ -27,7 +27,7 @@ def get_config(variant="demo"):
 
 def demo():
     """scikit-learn's digits, on a CPU."""
-    return recipes.digits(METHOD, hidden=128, dim=16, slices=128)
+    return recipes.digits(METHOD, hidden=256, dim=64, slices=256)
 
 
 def tiny():
@@ -37,7 +37,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    return recipes.fashion(demo(), steps=500)
+    return recipes.fashion(demo(), steps=400)
 
 
 def folder():

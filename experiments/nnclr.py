@@ -35,7 +35,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    return recipes.fashion(demo(), steps=500)
+    return recipes.fashion(demo(), steps=400)
 
 
 def folder():
