@@ -27,7 +27,9 @@ def get_config(variant="demo"):
 
 def demo():
     """scikit-learn's digits, on a CPU."""
-    return recipes.digits(METHOD, hidden=256, dim=64, slices=256)
+    config = recipes.digits(METHOD, hidden=256, dim=64, slices=256)
+    config.optim.lr = 3e-3
+    return config
 
 
 def tiny():
