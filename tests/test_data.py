@@ -105,7 +105,7 @@ def test_a_step_of_the_order_needs_no_other():
 
 
 def test_a_set_smaller_than_one_batch_is_an_error():
-    with pytest.raises(ValueError, match=r"10 images, fewer than one batch.*<= 10") as error:
+    with pytest.raises(ValueError, match=r"10 examples, fewer than one batch.*<= 10") as error:
         data.order(10, 0)(0, 11)
     one_line(error)
     with pytest.raises(ValueError, match="fewer than one batch"):

@@ -30,7 +30,7 @@ def order(n, seed):
 
     def rows_at(step, batch_size):
         if batch_size > n:
-            raise ValueError(f"the data has {n} images, fewer than one batch: expected train.batch_size <= {n}")
+            raise ValueError(f"the data has {n} examples, fewer than one batch: expected train.batch_size <= {n}")
         at = step * batch_size + np.arange(batch_size)
         first, last = int(at[0] // n), int(at[-1] // n)
         epochs = [_permutation(n, seed, epoch) for epoch in range(first, last + 1)]

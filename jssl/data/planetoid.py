@@ -10,7 +10,8 @@ import re
 import numpy as np
 
 from jssl.config import nearest
-from jssl.data.graph import Sparse, build, file_of, folder_of, lines_of, numbers
+from jssl.data.graph import build
+from jssl.data.graph_files import Sparse, file_of, folder_of, lines_of, numbers
 
 
 def open_planetoid(spec, rest):

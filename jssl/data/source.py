@@ -13,7 +13,7 @@ from PIL import Image
 from jssl.data.decode import decode
 
 KINDS = ("digits", "npz", "folder", "tfds")
-GRAPHS = ("knn", "planetoid", "tu", "edges")  # opened by `jssl.data.graph`, and so is an npz that holds edges
+GRAPHS = ("knn", "pixels", "planetoid", "tu", "edges")  # opened by `jssl.data.graph`, and so is an npz that holds edges
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class Source:
     label_names: tuple[str, ...] | None = None
     bad: tuple[tuple[str, str], ...] = ()
     max_bad: float = 0.01
+
+    modality = "image"
 
     def __len__(self):
         return len(self.names)
@@ -56,6 +58,35 @@ class Source:
     def shape(self):
         """(H, W, C) of the images in memory, or None: those on disk are cropped by the host."""
         return None if self.images is None else self.images.shape[1:]
+
+    @property
+    def train_labels(self):
+        """Labels that training may look at."""
+        return self.labels
+
+    def leading(self, batch_size, rows=None):
+        """The length of a batch's arrays."""
+        return batch_size
+
+    def shapes(self, batch_size, leading, crops=None):
+        """{name: (shape, dtype)} of one global batch."""
+        index = {"index": ((batch_size,), np.int32)}
+        if self.images is not None:
+            return {**index, "image": ((batch_size, *self.shape), np.uint8)}
+        shape = lambda crop: (batch_size, crop.views, crop.size, crop.size, self.channels)
+        return index | {crop.name: (shape(crop), np.uint8) for crop in crops}
+
+    def stream(self, *, leading=None, together=1, **how):
+        """Training batches, see `pipeline.stream`; all are of the same shapes."""
+        from jssl.data import pipeline
+
+        return pipeline.stream(self, **how)
+
+    def every(self, **how):
+        """One pass over the rows in order, see `pipeline.every`."""
+        from jssl.data import pipeline
+
+        return pipeline.every(self, **how)
 
     def take(self, rows):
         """The source of these rows alone, int [M], in their order."""

@@ -5,7 +5,8 @@ import os
 
 import numpy as np
 
-from jssl.data.graph import as_many, build, file_of, folder_of, lines_of, numbers, one_hot
+from jssl.data.graph import build
+from jssl.data.graph_files import as_many, file_of, folder_of, lines_of, numbers, one_hot
 
 
 def open_tu(spec, path):

@@ -1,0 +1,230 @@
+"""What sources of graphs are read from: arrays, tables, images; and what all readers share."""
+
+import csv
+import dataclasses
+import os
+import zipfile
+
+import numpy as np
+
+from jssl.data.graph import build
+
+NEIGHBOURS = 10  # of each row, in the graph of `knn:`
+
+
+def open_knn(spec, rest):
+    """Undirected: an edge where one of two images is among the other's nearest, by distance of pixels."""
+    from sklearn.neighbors import kneighbors_graph
+
+    source = _images(spec, rest)
+    x = source.images.reshape(len(source), -1) / np.float32(255)
+    near = kneighbors_graph(x, min(NEIGHBOURS, len(x) - 1)).tocoo()
+    edges = np.stack([near.row, near.col], 1)
+    return dataclasses.replace(
+        build(spec, x, edges, labels=source.labels, label_names=source.label_names, names=tuple(source.names)),
+        said=(f"each image joined to its {NEIGHBOURS} nearest",),
+    )
+
+
+def open_pixels(spec, rest):
+    """A graph of each image. Features of a node: its brightness, by channel, and its row and column, in [0, 1]."""
+    source = _images(spec, rest)
+    nodes, edges, offsets = [], [], [0]
+    for image in source.images:
+        ink = image.max(-1) > 0
+        ink[ink.shape[0] // 2, ink.shape[1] // 2] |= not ink.any()  # a black image is its centre
+        at = np.argwhere(ink)
+        apart = np.abs(at[:, None] - at[None]).max(-1)
+        edges.append(np.argwhere(np.triu(apart == 1)) + offsets[-1])
+        place = at / np.maximum(np.array(ink.shape) - 1, 1)
+        nodes.append(np.concatenate([image[ink] / 255, place], 1))
+        offsets.append(offsets[-1] + len(at))
+    more = {"labels": source.labels, "label_names": source.label_names, "names": tuple(source.names)}
+    return build(spec, np.concatenate(nodes), np.concatenate(edges), offsets=np.array(offsets), **more)
+
+
+def _images(spec, rest):
+    """The source of images that `rest` says, held in memory."""
+    from jssl.data.source import open_source
+
+    source = open_source(rest)
+    if getattr(source, "images", None) is None:
+        raise ValueError(f"{spec}: expected a source of images that is held in memory, such as digits")
+    return source
+
+
+def open_npz(spec, path):
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{spec}: there is no file {path}")
+    try:
+        arrays = dict(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{spec}: cannot be read as an .npz of arrays ({error})") from None
+    if "edges" not in arrays:
+        raise ValueError(f"{spec}: expected an array `edges`, found {', '.join(arrays) or 'none'}")
+    offsets, directed = arrays.get("node_offsets"), bool(arrays.get("directed", False))
+    if offsets is not None and (offsets.ndim != 1 or len(offsets) < 2 or offsets[0] or (np.diff(offsets) < 0).any()):
+        raise ValueError(f"{spec}: `node_offsets` is {list(offsets.shape)}, expected numbers [G + 1] rising from 0")
+    x, said = _features(spec, arrays, offsets)
+    n, graphs = len(x), 1 if offsets is None else len(offsets) - 1
+    key, many, things = ("label", n, "nodes") if graphs == 1 else ("graph_label", graphs, "graphs")
+    labels = arrays.get(key)
+    if labels is not None:
+        as_many(spec, f"`{key}`", labels, many, things)
+    splits = {name: arrays.get(f"{name}_idx") for name in ("train", "val", "test")}
+    splits = {name: rows.astype(np.int64) for name, rows in splits.items() if rows is not None}
+    names = tuple(map(str, arrays["label_names"])) if "label_names" in arrays else None
+    more = {"labels": None if labels is None else labels.astype(np.int32), "label_names": names, "splits": splits}
+    return build(
+        spec, x, arrays["edges"], offsets=offsets, directed=directed, folds=arrays.get("fold"), said=said, **more
+    )
+
+
+def _features(spec, arrays, offsets):
+    """-> float [n, F] and what to say of them."""
+    if "x" in arrays:
+        return arrays["x"], []
+    parts = ("x_data", "x_indices", "x_indptr", "x_shape")
+    if all(part in arrays for part in parts):
+        return Sparse(*(arrays[part] for part in parts)).dense(spec), []
+    if "node_label" in arrays:
+        if offsets is not None:
+            as_many(spec, "`node_label`", arrays["node_label"], int(offsets[-1]), "nodes")
+        return one_hot(arrays["node_label"]), []
+    n = int(offsets[-1]) if offsets is not None else int(arrays["edges"].max(initial=-1)) + 1
+    return np.ones((n, 1)), ["no features: every node has a 1"]
+
+
+def open_edges(spec, rest):
+    """Names of nodes may be any text. Without a file of nodes they are those that edges name, in that order."""
+    path, _, nodes = rest.partition(",")
+    rows = _csv(spec, path)
+    if rows and len(rows[0]) >= 2 and [cell.lower() for cell in rows[0][:2]] in HEADERS:
+        rows = rows[1:]
+    for line, row in enumerate(rows):
+        if len(row) < 2:
+            raise ValueError(f"{spec}: line {line + 1} of the edges is {','.join(row)!r}, expected two names of nodes")
+    if nodes:
+        names, x, labels, label_names, said = _nodes(spec, _csv(spec, nodes))
+    else:
+        names = list(dict.fromkeys(cell for row in rows for cell in row[:2]))
+        x, labels, label_names, said = np.ones((len(names), 1)), None, None, ["no features: every node has a 1"]
+    number = {name: i for i, name in enumerate(names)}
+    for row in rows:
+        for cell in row[:2]:
+            if cell not in number:
+                raise ValueError(f"{spec}: the edge {','.join(row[:2])} names a node {cell!r} that is not in {nodes}")
+    edges = np.array([[number[cell] for cell in row[:2]] for row in rows], np.int64).reshape(-1, 2)
+    return build(spec, x, edges, labels=labels, label_names=label_names, names=tuple(names), said=said)
+
+
+HEADERS = [["source", "target"], ["src", "dst"], ["from", "to"], ["sender", "receiver"], ["u", "v"]]
+
+
+def _nodes(spec, rows):
+    """The table of nodes -> names, features, labels, label names, what to say."""
+    if not rows or "id" not in rows[0]:
+        first = ",".join(rows[0]) if rows else ""
+        raise ValueError(f"{spec}: the nodes' first line is {first!r}, expected a header with id")
+    header, rows = rows[0], rows[1:]
+    for line, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"{spec}: line {line + 2} of the nodes has {len(row)} cells, expected {len(header)}")
+    column = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    names = column.pop("id")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{spec}: node {next(n for n in names if names.count(n) > 1)!r} is there twice")
+    labels, label_names = column.pop("label", None), None
+    if labels is not None:
+        label_names = tuple(sorted(set(labels) - {""}))
+        labels = np.array([label_names.index(label) if label else -1 for label in labels], np.int32)
+    if not column:
+        return names, np.ones((len(names), 1)), labels, label_names, ["no features: every node has a 1"]
+    lines = [",".join(cells) for cells in zip(*column.values(), strict=True)]
+    return names, numbers(spec, "the table of nodes", lines), labels, label_names, []
+
+
+@dataclasses.dataclass
+class Sparse:
+    """A matrix in compressed rows."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    shape: tuple
+
+    def dense(self, spec):
+        rows, columns = (int(side) for side in self.shape)
+        if len(self.indptr) != rows + 1 or len(self.data) != len(self.indices) or self.indptr[-1] != len(self.data):
+            raise ValueError(f"{spec}: features in compressed rows do not fit their shape [{rows}, {columns}]")
+        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < columns:
+            raise ValueError(f"{spec}: features in compressed rows name column {self.indices.max()} of {columns}")
+        x = np.zeros((rows, columns), np.float32)
+        x[np.repeat(np.arange(rows), np.diff(self.indptr)), self.indices] = self.data
+        return x
+
+
+def one_hot(values):
+    """Numbers of kinds [n] -> float32 [n, kinds]."""
+    kinds, which = np.unique(np.asarray(values).ravel(), return_inverse=True)
+    return np.eye(len(kinds), dtype=np.float32)[which]
+
+
+def as_many(spec, what, values, n, things):
+    """Raises ValueError where `what` has other than n rows."""
+    if len(values) != n:
+        raise ValueError(f"{spec}: {what} has {len(values):,} rows, expected one for each of the {n:,} {things}")
+
+
+def folder_of(spec, path):
+    """The path, where there is a folder."""
+    path = os.path.expanduser(path)
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"{spec}: there is no folder {path}")
+    return path
+
+
+def file_of(spec, folder, name):
+    """The path of a file that must be there."""
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{spec}: {folder} has no {name}")
+    return path
+
+
+def lines_of(path):
+    """A text file's lines that are not blank."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return [line for line in file.read().splitlines() if line.strip()]
+
+
+def _csv(spec, path):
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{spec}: there is no file {path}")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        return [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+
+
+def numbers(spec, name, lines):
+    """Lines of comma-separated numbers -> float64 [rows, columns]."""
+    if not lines:
+        raise ValueError(f"{spec}: {name} is empty")
+    rows = [line.split(",") for line in lines]
+    for number, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"{spec}: line {number + 1} of {name} has {len(row)} numbers, the first {len(rows[0])}")
+    try:
+        return np.array(rows, np.float64)
+    except ValueError:
+        number = next(i for i, row in enumerate(rows) if not all(map(_is_number, row)))
+        raise ValueError(f"{spec}: line {number + 1} of {name} is {lines[number]!r}, expected numbers") from None
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

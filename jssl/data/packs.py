@@ -1,0 +1,112 @@
+"""Batches of small graphs, side by side in rows of few sizes: little is padding, and few programs are compiled."""
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+
+from jssl.data.pipeline import order
+
+TRIALS = 64  # random batches, whose largest row is the usual size
+GROWTH = 1.25  # from that size to the next ones, for batches that do not fit
+MULTIPLE = 8  # of all sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How `batch_size` graphs are laid out in so many rows. sizes: int [G, 2], nodes and edges of every graph."""
+
+    sizes: np.ndarray
+    batch_size: int
+    rows: int
+
+    def __post_init__(self):
+        if self.batch_size % self.rows:
+            raise ValueError(
+                f"data.rows={self.rows} does not divide train.batch_size={self.batch_size}; expected a divisor"
+            )
+
+    @functools.cached_property
+    def usual(self):
+        """(nodes, edges) of a row that almost every batch fits in."""
+        draw, n = np.random.default_rng(0).permutation, len(self.sizes)
+        trials = (self.deal(draw(n)[: self.batch_size].astype(np.int32)) for _ in range(TRIALS))
+        return np.max([self.needed(layout) for layout in trials], 0)
+
+    def deal(self, index):
+        """int [<= batch_size], graphs -> int32 [rows, G], with -1 for none: rows of about the same number of nodes."""
+        index = np.concatenate([index, np.full(self.batch_size - len(index), -1)]).astype(np.int32)
+        nodes = np.where(index < 0, -1, self.sizes[index, 0])
+        dealt = index[np.argsort(-nodes, kind="stable")].reshape(-1, self.rows)  # the large ones first
+        dealt[1::2] = dealt[1::2, ::-1]  # to and fro
+        return dealt.T
+
+    def needed(self, layout):
+        """(nodes, edges) of the largest row, of each the largest."""
+        return (self.sizes[layout] * (layout >= 0)[..., None]).sum(1).max(0)
+
+    def size(self, layouts):
+        """The smallest of the sizes that all of these fit in -> nodes, edges."""
+        needed, size = np.max([self.needed(layout) for layout in layouts], 0), self.usual
+        while (needed > size).any():
+            size = np.ceil(size * GROWTH)
+        return tuple(int(-(-most // MULTIPLE) * MULTIPLE) for most in size)
+
+
+def stream(graphs, *, batch_size, seed, start, leading, rows, together):
+    """Training batches of steps start, start + 1, ..., `together` of the same shapes one after the other.
+
+    leading: rows of the global batch; rows: int array, those of them that this process holds.
+    """
+    packing, rows_at = Packing(graphs.sizes, batch_size, leading), order(len(graphs), seed)
+    for first in itertools.count(start, together):
+        layouts = [packing.deal(rows_at(step, batch_size)) for step in range(first, first + together)]
+        size = packing.size(layouts)
+        for layout in layouts:
+            yield side_by_side(graphs, layout[rows], *size)
+
+
+def every(graphs, *, batch_size, leading, rows):
+    """One pass over the graphs, in an order that keeps batches about equally large; -1 pads the last."""
+    batch_size = -(-min(batch_size, len(graphs)) // leading) * leading
+    packing = Packing(graphs.sizes, batch_size, leading)
+    shuffled = np.random.default_rng(0).permutation(len(graphs))
+    for first in range(0, len(graphs), batch_size):
+        layout = packing.deal(shuffled[first : first + batch_size])
+        yield side_by_side(graphs, layout[rows], *packing.size([layout]))
+
+
+def side_by_side(graphs, index, n, e):
+    """Graphs as a batch, see `jssl.nets.graph`, of n nodes and e edges a row.
+
+    index: int [R, G], the graphs of each row, -1 for none.
+    """
+    index = np.asarray(index, np.int32)
+    rows, per_row = index.shape
+    ends, weights = graphs.edge_offsets, graphs.weights
+    batch = {
+        "x": np.zeros((rows, n, graphs.x.shape[1]), np.float32),
+        "nodes": np.zeros((rows, n), np.float32),
+        "senders": np.zeros((rows, e), np.int32),
+        "receivers": np.full((rows, e), n, np.int32),
+        "edges": np.zeros((rows, e), np.float32),
+        "graph": np.full((rows, n), per_row, np.int32),
+        "index": index,
+    }
+    if weights:
+        batch["edge_weight"] = np.zeros((rows, e), np.float32)
+        batch["feature_weight"] = np.tile(weights["features"], (rows, 1))
+    for r in range(rows):
+        node = edge = 0
+        for g, i in enumerate(index[r]):
+            if i < 0:
+                continue
+            first, last = graphs.offsets[i : i + 2]
+            more = graphs.edges[ends[i] : ends[i + 1]] - first + node
+            here, there = slice(node, node := node + last - first), slice(edge, edge := edge + len(more))
+            batch["x"][r, here], batch["nodes"][r, here], batch["graph"][r, here] = graphs.x[first:last], 1, g
+            batch["senders"][r, there], batch["receivers"][r, there], batch["edges"][r, there] = *more.T, 1
+            if weights:
+                batch["edge_weight"][r, there] = weights["edges"][ends[i] : ends[i + 1]]
+    return batch
