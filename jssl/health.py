@@ -15,7 +15,8 @@ COLLAPSED_INFORMATION = 0.1  # nats; on digits SwAV and DINO never had less than
 def measures(out):
     """-> {"health/NAME": float32 scalar} of what `Method.loss` returned, finite also under total collapse. Inside jit.
 
-    out: {"embedding": [N, V, E], "features": [N, V, D]}, each measured where it is there; any float type.
+    out: {"embedding": [N, V, E], "features": [N, V, D]}, each measured where it is there; any float type. "there":
+    {"embedding": bool [N], "features": bool [N]}, False for padding; without it every row counts.
 
     health/std         spread per dimension of the unit embeddings over all rows, times sqrt(E): 1 where they
                        are isotropic, 0 where all are one (Chen & He, 2021; arXiv:2011.10566, figure 2).
@@ -25,15 +26,17 @@ def measures(out):
     health/features_std, health/features_rankme: the same of the features.
     """
     found = {}
-    if (x := out.get("embedding")) is not None:
-        x = _views(x)
+    for name, prefix in (("embedding", ""), ("features", "features_")):
+        if out.get(name) is None:
+            continue
+        there = out.get("there", {}).get(name)
+        there = jnp.ones(len(out[name]), bool) if there is None else there
+        x = _views(out[name], there)
         some = _some(x)
-        found |= {"std": spread(x), "rankme": rankme(some.reshape(-1, x.shape[-1]))}
-        if x.shape[1] > 1:
-            found |= {"alignment": alignment(x), "uniformity": uniformity(some)}
-    if (x := out.get("features")) is not None:
-        x = _views(x)
-        found |= {"features_std": spread(x), "features_rankme": rankme(_some(x).reshape(-1, x.shape[-1]))}
+        found |= {prefix + "std": spread(x, there), prefix + "rankme": rankme(some.reshape(-1, x.shape[-1]))}
+        if x.shape[1] > 1 and name == "embedding":
+            some_there = _some(jnp.broadcast_to(there[:, None, None], (*x.shape[:2], 1)))[:, 0, 0]
+            found |= {"alignment": alignment(x, there), "uniformity": uniformity(some, there=some_there)}
     return {f"health/{name}": value for name, value in found.items()}
 
 
@@ -74,11 +77,15 @@ def warning(metrics, dim=None):
     return None
 
 
-def spread(x):
-    """sqrt(E) * the mean over dimensions of the standard deviation of unit embeddings. x: [..., E] -> []."""
-    z = unit(x).reshape(-1, x.shape[-1])
+def spread(x, there=None):
+    """sqrt(E) * the mean over dimensions of the standard deviation of unit embeddings. x: [N, ..., E] -> [].
+
+    there: bool [N], the rows that count.
+    """
+    axes = tuple(range(x.ndim - 1))
+    counts = True if there is None else there.reshape(-1, *[1] * (x.ndim - 1))
     # Two passes: E[z^2] - E[z]^2 leaves rounding where everything collapsed.
-    return jnp.mean(jnp.std(z, 0)) * x.shape[-1] ** 0.5
+    return jnp.mean(jnp.std(unit(x), axes, where=counts)) * x.shape[-1] ** 0.5
 
 
 def rankme(x, eps=1e-7):
@@ -95,18 +102,18 @@ def rankme(x, eps=1e-7):
     return jnp.exp(-jnp.sum(p * jnp.log(p)))
 
 
-def alignment(x):
+def alignment(x, there=None):
     """Mean |z - z'|^2 over the pairs of views of an example (Wang & Isola, 2020; arXiv:2005.10242). [N, V, E] -> []."""
     z = unit(x)
     # The sum over pairs is V * sum |z_v - mean|^2; with differences first, nothing cancels.
     apart = jnp.sum((z - z.mean(1, keepdims=True)) ** 2, (1, 2))  # [N]
-    return 2 * jnp.mean(apart) / (x.shape[1] - 1)
+    return 2 * jnp.mean(apart, where=there) / (x.shape[1] - 1)
 
 
-def uniformity(x, t=2.0):
+def uniformity(x, t=2.0, there=None):
     """log mean exp(-t |z_i - z_j|^2) over the pairs i < j of one view, mean over views (Wang & Isola, 2020).
 
-    x: [N, V, E] -> []; 0 for N = 1, which has no pairs.
+    x: [N, V, E]; there: bool [N], the rows that count -> []; 0 for one row, which has no pairs.
     """
     n = x.shape[0]
     if n < 2:
@@ -116,8 +123,12 @@ def uniformity(x, t=2.0):
     cos = jnp.einsum("nve,mve->vnm", z, z, precision=lax.Precision.HIGHEST)
     # Clipped at 0: rounding must not make a distance negative.
     distance = jnp.maximum(length[:, :, None] + length[:, None] - 2 * cos, 0)
-    energy = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -t * distance)  # [V, N, N]
-    return jnp.mean(jax.nn.logsumexp(energy, (1, 2)) - jnp.log(n * (n - 1.0)))
+    there = jnp.ones(n, bool) if there is None else there
+    pairs = there & there[:, None] & ~jnp.eye(n, dtype=bool)
+    energy = jnp.where(pairs, -t * distance, -jnp.inf)  # [V, N, N]
+    count = jnp.sum(pairs)
+    found = jnp.mean(jax.nn.logsumexp(energy, (1, 2)) - jnp.log(jnp.maximum(count, 1)))
+    return jnp.where(count > 0, found, 0)
 
 
 def deviation(x):
@@ -145,9 +156,10 @@ def _entropy(p):
     return -jnp.sum(p * jnp.log(jnp.maximum(p, 1e-30)), -1)
 
 
-def _views(x):
-    """[N, D] or [N, V, D], any float type -> [N, V, D] float32, at most 1, out of the gradient's reach."""
+def _views(x, there):
+    """[N, D] or [N, V, D], any float type -> [N, V, D] float32, at most 1, no gradient; 0 where `there` is not."""
     x = lax.stop_gradient(x).astype(jnp.float32)
+    x = jnp.where(there.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
     # No measure depends on the scale, and so no square can overflow or vanish.
     x = x / jnp.maximum(jnp.max(jnp.abs(x)), 1e-30)
     return x[:, None] if x.ndim == 2 else x

@@ -58,7 +58,7 @@ class Method(abc.ABC):
 
         out['metrics'] is a dict of scalars to log. out['embedding'] [N, V, E], what the loss compares, and
         out['features'] [N, V, D], what the encoder gives, are there where the method has them: health and probes read
-        them.
+        them. out['there'] says which of their rows are no padding: {'embedding': bool [N], 'features': bool [N]}.
         """
 
     def update(self, params, carry, time: Time) -> tuple[Tree, Tree]:

@@ -158,6 +158,12 @@ def _one(optim, rate, steps, since=0):
             optax.masked(optax.scale_by_trust_ratio(), decayed),
             optax.scale_by_learning_rate(rate),
         ),
+        # Kingma & Ba, 2014 (arXiv:1412.6980), its decay in the gradient, as torch's Adam has it.
+        "adam": lambda: optax.chain(
+            optax.add_decayed_weights(**decay, mask=mask),
+            optax.scale_by_adam(**betas),
+            optax.scale_by_learning_rate(rate),
+        ),
         "adamw": lambda: optax.chain(
             optax.scale_by_adam(**betas),
             optax.add_decayed_weights(**decay, mask=mask),

@@ -44,9 +44,9 @@ class Probed(Method):
 
     def loss(self, params, carry, views, rng, time):
         loss, (new, out) = self.inner.loss(own(params), carry, views, rng, time)
-        labels = carry[LABELS][views["index"]]  # [N]
         # The barrier keeps the compiler from computing the method's part in another order on the probe's account.
         x = lax.optimization_barrier(lax.stop_gradient(out["features"]))  # [N, V, D]
+        labels = labels_of(carry[LABELS], views["index"], len(x))  # [N]
         mean, accuracy = classify(params[NAME], x, labels)
         metrics = {"loss": loss, **out["metrics"], "probe/loss": mean, "probe/accuracy": accuracy}
         return loss + mean, ({**new, LABELS: carry[LABELS]}, {**out, "metrics": metrics})
@@ -64,6 +64,12 @@ class Probed(Method):
         """What `change` makes of the method's own parameters and carry, with the probe's as they are."""
         new, moved = change(own(params), carry, *args)
         return {**new, NAME: params[NAME]}, {**moved, LABELS: carry[LABELS]}
+
+
+def labels_of(labels, index, n):
+    """The labels of a batch's n examples by their numbers `index`, -1 for padding; of all nodes where it is a graph."""
+    index = index.reshape(-1)
+    return jnp.where(index >= 0, labels[index], -1) if len(index) == n else labels
 
 
 def classify(probe, features, labels):
@@ -93,10 +99,11 @@ def classes_of(config, source):
     return int(labels.max()) + 1
 
 
-def group(config, peak):
-    """The probe's entry of `optim.groups`: SGD at `eval.probe_lr` per 256 images, no decay, warmed up and decayed like
-    the rate of the run, whose highest value is `peak`; with a clip of its own, so that `optim.clip` does not see it."""
-    wanted = config.eval.probe_lr * config.train.batch_size / 256
+def group(config, peak, batch):
+    """The probe's entry of `optim.groups`: SGD at `eval.probe_lr` per 256 examples of a `batch`, no decay, warmed up
+    and decayed like the rate of the run, whose highest value is `peak`; with a clip of its own, which `optim.clip` does
+    not see."""
+    wanted = config.eval.probe_lr * batch / 256
     return {
         "pattern": PATTERN,
         "name": "sgd",

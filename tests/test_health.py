@@ -37,6 +37,16 @@ def test_total_collapse_is_finite_and_a_warning(value):
     assert "almost the same for every input" in health.warning(found)
 
 
+def test_padding_is_not_measured():
+    """Rows that are not there change nothing, whatever they hold."""
+    x = jax.random.normal(KEY, (48, 2, 8)) + 1
+    there = jnp.arange(64) % 4 != 3
+    padded = jnp.full((64, 2, 8), 100.0).at[jnp.flatnonzero(there)].set(x)
+    some = {"embedding": there, "features": there}
+    found, alone = numbers(embedding=padded, features=padded, there=some), numbers(embedding=x, features=x)
+    assert found == pytest.approx(alone, rel=1e-4)
+
+
 def test_a_line_is_a_dimensional_collapse():
     line = jax.random.normal(KEY, (64, 2, 1)) * jax.random.normal(jax.random.key(1), (32,))
     found = numbers(embedding=line)

@@ -67,6 +67,18 @@ def test_sgd_adamw_and_lamb_are_torchs_and_timms(name, reference, rate, fields):
             np.testing.assert_allclose(value, tensors[f"out.{reference}.step{s}.{leaf}"], rtol=1e-5, atol=2e-6)
 
 
+def test_adams_decay_is_part_of_the_gradient():
+    """Kingma and Ba's algorithm 1 by hand, the gradient being that of the loss plus decay / 2 |p|^2."""
+    tensors, ours = theirs(config(name="adam", weight_decay=0.01, decay_all=True), 0.003)
+    for leaf in ("w", "bias"):
+        p, m, v = tensors[f"in.{leaf}"].astype(np.float64), 0.0, 0.0
+        for s in range(5):
+            g = tensors[f"in.grad{s}.{leaf}"] + 0.01 * p
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            p = p - 0.003 * (m / (1 - 0.9 ** (s + 1))) / (np.sqrt(v / (1 - 0.999 ** (s + 1))) + 1e-8)
+        np.testing.assert_allclose(ours[5][leaf], p, rtol=1e-5, atol=2e-6)
+
+
 def by_hand(p, grads, rate, momentum, decay, trust):
     """LARS of the authors of SimCLR, BYOL and MAE: the trust ratio divides by the norm of gradient plus decay."""
     p, velocity = p.astype(np.float64), 0.0
@@ -186,7 +198,7 @@ def test_rate_is_given_per_256_images(scale, expected):
             lambda: schedule(config(warmup=2.0, milestones=(5.0, 10.0)), 10, 64),
             "optim.milestones are steps [5, 10]; expected them between 2 and 10",
         ),
-        (lambda: optimizer(config(name="adam"), lambda s: 0.1), "optim.name='adam'; did you mean adamw or lamb?"),
+        (lambda: optimizer(config(name="adame"), lambda s: 0.1), "optim.name='adame'; did you mean adam or adamw?"),
         (
             lambda: optimizer(config(groups=({"clip": 1.0},)), lambda s: 0.1),
             "{'clip': 1.0} has no 'pattern'; expected one",
