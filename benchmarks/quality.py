@@ -40,7 +40,7 @@ FILE = "quality.json"  # in a run's directory: what it was asked for, and its sc
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="benchmarks.quality", description=__doc__.partition("\n")[0])
-    parser.add_argument("--methods", default="simclr,byol,mae", help="comma-separated, or `all`")
+    parser.add_argument("--methods", default="simclr,byol,mae", help="comma-separated, or `all` those of images")
     parser.add_argument("--variant", default="cifar10_200", help="comma-separated: a row of each method per variant")
     each = "for one of several variants: VARIANT=SOURCE"
     parser.add_argument("--data", action="append", default=[], help=f"labelled training images; {each}")
@@ -58,7 +58,7 @@ def main(argv=None):
     parser.add_argument("--out", default=results.FOLDER)
     arguments = parser.parse_args(argv)
 
-    methods = list(configs.experiments()) if arguments.methods == "all" else arguments.methods.split(",")
+    methods = list(configs.experiments("image")) if arguments.methods == "all" else arguments.methods.split(",")
     variants, seeds = arguments.variant.split(","), [int(seed) for seed in arguments.seeds.split(",")]
     pairs = [(method, variant) for variant in variants for method in methods]
     runs = {pair: [attempt(*pair, seed, arguments) for seed in seeds] for pair in pairs}

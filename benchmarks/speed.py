@@ -35,7 +35,7 @@ from PIL import Image
 from benchmarks import results
 from jssl import config as configs
 from jssl import data
-from jssl.experiment import fill
+from jssl.experiment import fill, open_data
 from jssl.feed import Feed
 from jssl.nets.net import apply_net, init_net
 from jssl.sharding import make_mesh, put, replicated, rows_here
@@ -100,7 +100,8 @@ class Bench:
     """One method's train step, as `jssl.train` runs it, on its own."""
 
     def __init__(self, config, spec=None):
-        source = made_up(config) if spec == "random" else data.open_source(spec or config.data.source)
+        config.data.source = spec or config.data.source
+        source = made_up(config) if spec == "random" else open_data(config)
         self.config, _ = fill(config, source)
         self.mesh = make_mesh(self.config.mesh.data, self.config.mesh.fsdp)
         with jax.set_mesh(self.mesh):
@@ -128,13 +129,13 @@ class Bench:
     def explained(self, rates, **timing):
         """The figures of `--all-methods`. rates: {encoder: FLOP/s}, added to."""
         config, (step, flops) = self.config, (self.step(**timing), self.flops())
-        key = json.dumps([configs.plain(config.encoder), config.augment.size, self.batch_size, config.dtype])
+        key = json.dumps([configs.plain(config.encoder), config.augment.get("size"), self.batch_size, config.dtype])
         if key not in rates:
             rates[key] = self.encoder_rate(**timing)
         known = flops and rates[key]
         return {
             "encoder": config.encoder.name.partition(":")[2],
-            "pixels": config.augment.size,
+            "pixels": config.augment.get("size"),
             "batch": self.batch_size,
             "precision": config.dtype,
             "step": step,
@@ -146,23 +147,31 @@ class Bench:
 
     def encoder_rate(self, **timing):
         """FLOP/s of the encoder's forward and backward passes over two views of a batch, None where XLA counts none."""
-        config, run = self.config, self.run
+        config = self.config
         network = configs.build(config.encoder, dtype=jnp.dtype(config.dtype))
-        shape = (2 * self.batch_size, config.augment.size, config.augment.size, run.source.channels)
 
         def loss(params, stats, x):
             y, _, stats = apply_net(network, params, stats, x, train=True, rng=jax.random.key(0))
             return jnp.mean(jnp.square(y)), stats
 
         with jax.set_mesh(self.mesh):
-            noise = np.random.default_rng(0).standard_normal(shape, np.float32)
-            x = put(self.mesh, noise[rows_here(self.mesh, len(noise))], len(noise))
-            weights = init_net(network, jax.random.key(0), jnp.zeros((1, *shape[1:])))
+            x, images = self.inputs()
+            weights = init_net(network, jax.random.key(0), jax.tree.map(lambda x: x[:1], x))
             weights = jax.device_put(weights, replicated(self.mesh))
             compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*weights, x).compile()
-            images = rate(lambda n: jax.block_until_ready([compiled(*weights, x) for _ in range(n)]), len(x), **timing)
+            passes = rate(lambda n: jax.block_until_ready([compiled(*weights, x) for _ in range(n)]), images, **timing)
         counted = (compiled.cost_analysis() or {}).get("flops")
-        return counted * self.mesh.size / len(x) * images if counted and counted > 0 else None
+        return counted * self.mesh.size / images * passes if counted and counted > 0 else None
+
+    def inputs(self):
+        """What the encoder takes, and how many examples that is: noise as two views, or a batch of graphs."""
+        if self.config.modality == "graph":
+            with self.run.feed.items(0, 1) as items:
+                batch = self.run.feed.fetch(self.run.feed.held, jax.tree.map(lambda x: x[0], next(items)))
+            return self.run.experiment.preprocess(batch), self.batch_size
+        shape = (2 * self.batch_size, self.config.augment.size, self.config.augment.size, self.run.source.channels)
+        noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+        return put(self.mesh, noise[rows_here(self.mesh, len(noise))], len(noise)), len(noise)
 
     def step(self, **timing):
         """Whole steps, data included."""

@@ -21,6 +21,7 @@ def base():
     """The skeleton that every config shares. A field that is None is chosen from the data and the device."""
     return ConfigDict(
         {
+            "modality": "image",  # of the examples: image or graph
             "seed": 0,
             "dtype": None,  # compute: "bfloat16" on accelerators, "float32" on CPU; parameters are always float32
             "log_every": 50,
@@ -37,6 +38,8 @@ def base():
                 "max_bad": 0.01,  # share of files that may fail to decode
                 "workers": None,  # decoding processes; 0: threads of this one
                 "resident": None,  # whether the images live on the device
+                "rows": None,  # that a batch of small graphs lies in side by side; None: one for each device
+                "centrality": None,  # degree, pagerank or eigenvector, for views that spare what matters in a graph
             },
             "train": {
                 "steps": None,
@@ -47,7 +50,7 @@ def base():
                 "refresh_every": 0,  # steps between calls of the method's `refresh`; 0: never; None: about an epoch
             },
             "optim": {
-                "name": "sgd",  # sgd, lars, lamb, adamw
+                "name": "sgd",  # sgd, lars, lamb, adam, adamw
                 "lr": 0.1,  # per 256 images
                 "scale": "linear",  # with the global batch: linear, sqrt, none
                 "warmup": 0.0,  # in epochs if `train.epochs` is given, else in steps
@@ -181,10 +184,13 @@ def difference(old, new):
     ]
 
 
-def experiments():
-    """{name: path} of the experiment files that come with jssl."""
+def experiments(modality=None):
+    """{name: path} of the experiment files that come with jssl: all of them, or those of one modality."""
     folder = pathlib.Path(importlib.util.find_spec("experiments").origin).parent
-    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+    found = {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+    if modality is None:
+        return found
+    return {name: path for name, path in found.items() if _experiment(name).get_config().modality == modality}
 
 
 def _experiment(path):

@@ -64,19 +64,34 @@ def embedder(method, preprocess, mesh):
 
 def embed(run, params, carry, source, preprocess, batch_size, workers=0):
     """The features of every row of `source`, float32 [N, D], on every process. run: from `embedder`."""
-    if isinstance(source, data.Graphs):
-        found = np.asarray(run(params, carry, source.arrays, 1))  # [1, n, D]
-        return found.reshape(-1, found.shape[-1])
+    if source.modality == "graph":
+        return _of_graphs(run, params, carry, source, batch_size)
     devices = run.mesh.size
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
     features = []
     here = rows_here(run.mesh, batch_size)
-    batches = data.every(
-        source, batch_size=batch_size, rows=here, size=preprocess.size, crop=preprocess.crop, workers=workers
+    batches = source.every(
+        batch_size=batch_size, rows=here, size=preprocess.size, crop=preprocess.crop, workers=workers
     )
     for batch in batches:
         features.append(np.asarray(run(params, carry, {"image": batch["image"]}, batch_size)))
     return np.concatenate(features)[: len(source)]
+
+
+def _of_graphs(run, params, carry, graphs, batch_size):
+    """The features of the nodes of one graph, or of every one of several graphs."""
+    if graphs.single:
+        found = np.asarray(run(params, carry, graphs.arrays, 1))  # [1, n, D]
+        return found.reshape(-1, found.shape[-1])
+    rows, features = run.mesh.size, {}
+    here = rows_here(run.mesh, rows)
+    for batch in graphs.every(batch_size=batch_size, leading=rows, rows=np.arange(rows)):
+        index = batch["index"]
+        found = np.asarray(run(params, carry, {name: x[here] for name, x in batch.items()}, rows))
+        if found.shape[:2] != index.shape:
+            raise ValueError(f"{graphs.spec} holds graphs, but the encoder embeds nodes; expected encoder.pool='mean'")
+        features |= zip(index[index >= 0].tolist(), found[index >= 0], strict=True)
+    return np.stack([features[i] for i in range(len(graphs))])
 
 
 def export(workdir, config, method, preprocess, params, carry, source, weights="weights"):

@@ -17,6 +17,7 @@ import optax
 import jssl
 from jssl import data, probe
 from jssl.config import build, complete
+from jssl.evals.labels import share
 from jssl.method import Method, Time
 from jssl.optim import optimizer, schedule
 
@@ -39,6 +40,27 @@ class Experiment(NamedTuple):
     time: Time
 
 
+def open_data(config):
+    """The training source of a config: what `config.data` says, cleaned, cut and weighted."""
+    fields = config.data
+    source = data.open_source(fields.source, channels=fields.channels, max_bad=fields.max_bad)
+    source = labelled_part(source, fields.share, config.seed)
+    if fields.centrality is None:
+        return source
+    if source.modality != "graph":
+        raise ValueError(f"data.centrality={fields.centrality!r} is of graphs: expected None for {source.spec}")
+    return source.weighted(fields.centrality)
+
+
+def labelled_part(source, part, seed):
+    """The source of the rounded `part` of every class, drawn by the seed; the whole source where `part` is 1."""
+    if part == 1:
+        return source
+    if source.labels is None:
+        raise ValueError(f"data.share={part} is of every class, but {source.spec} has no labels")
+    return source.take(np.flatnonzero(share(source.labels, part, np.random.default_rng(seed))))
+
+
 def prepare(config, source=None):
     """The objects of a complete config (no field left to choose). source: what a probe, if any, finds labels in."""
     encoder = build(config.encoder, dtype=jnp.dtype(config.dtype))
@@ -46,10 +68,11 @@ def prepare(config, source=None):
     rate = schedule(config.optim, config.train.steps, config.train.batch_size, epochs)
     method, optim = build(config.method, encoder=encoder), config.optim
     if classes := probe.classes_of(config, source):
-        method = probe.Probed(method, classes, len(source))
+        method = probe.Probed(method, classes, len(source.labels))
         optim = optim.copy_and_resolve_references()
         peak = float(rate(round(optim.warmup * epochs)))
-        optim.groups = (probe.group(config, peak), *optim.groups)
+        batch = len(source.labels) if len(source) == 1 else config.train.batch_size  # of one graph, its nodes
+        optim.groups = (probe.group(config, peak, batch), *optim.groups)
     return Experiment(
         method=method,
         augment=build(config.augment),
@@ -85,9 +108,16 @@ def fill(config, source, devices=None):
             raise ValueError(f"{config.method.name} needs labels, but {source.spec} has none; or give method.classes")
         choose("method.classes", int(source.labels.max()) + 1, "of the data")
     choose("dtype", "bfloat16" if accelerator else "float32", f"device: {device}")
-    if isinstance(source, data.Graphs):
+    if source.modality != config.modality:
+        raise ValueError(
+            f"{source.spec} holds {source.contents}, but {config.method.name} is trained on data of another kind: "
+            f"expected a source of modality {config.modality!r}"
+        )
+    if source.modality == "graph":
         complete(config)
         choose("train.batch_size", min(n, 128), source.contents)
+        rows = 1 if config.train.batch_size % len(devices) else len(devices)
+        choose("data.rows", rows, f"{len(devices)} devices")
     else:
         _of_images(config, source, choose, accelerator, device)
 
@@ -134,15 +164,20 @@ def _of_images(config, source, choose, accelerator, device):
 def check(config, source, devices):
     """One line for each thing that cannot be."""
     train, calls = config.train, config.train.steps_per_call
+    if source.modality == "graph" and source.single != (config.encoder.get("pool") is None):
+        expected = "None: nodes are the examples" if source.single else "sum, mean or max: graphs are the examples"
+        raise ValueError(f"{source.spec} holds {source.contents}: expected encoder.pool to be {expected}")
     if len(source) < train.batch_size:
         raise ValueError(
-            f"{config.data.source} has {len(source)} images, fewer than one batch: train.batch_size={train.batch_size}"
+            f"{config.data.source} has {len(source)} {source.modality}s, fewer than one batch: "
+            f"train.batch_size={train.batch_size}"
         )
-    pieces = train.accumulate * len(devices)
-    if train.batch_size % pieces and (train.batch_size, train.accumulate) != (1, 1):  # a batch of one is replicated
+    pieces, leading = train.accumulate * len(devices), source.leading(train.batch_size, config.data.rows)
+    if leading % pieces and (leading, train.accumulate) != (1, 1):  # a batch of one is replicated
+        field = "train.batch_size" if leading == train.batch_size else "data.rows"
         raise ValueError(
-            f"train.batch_size={train.batch_size} cannot be cut into {train.accumulate} micro-batches on "
-            f"{len(devices)} devices; the nearest that can is {_multiple(train.batch_size, pieces)}"
+            f"{field}={leading} cannot be cut into {train.accumulate} micro-batches on {len(devices)} devices; "
+            f"the nearest that can is {_multiple(leading, pieces)}"
         )
     for path in (*CADENCES, "train.steps"):
         section, _, key = path.rpartition(".")

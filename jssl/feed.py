@@ -22,9 +22,10 @@ class Feed:
     else it holds them. Either way the batch at step s is a function of (seed, s).
     """
 
-    def __init__(self, source, mesh, *, batch_size, seed, crops, resident, workers):
+    def __init__(self, source, mesh, *, batch_size, seed, crops, resident, workers, rows=1):
         self.source, self.mesh, self.batch_size, self.seed = source, mesh, batch_size, seed
         self.crops, self.workers = crops, workers
+        self.leading = source.leading(batch_size, rows)
         self.held = {name: everywhere(mesh, x) for name, x in source.arrays.items()} if resident else None
 
     def fetch(self, held, item):
@@ -36,9 +37,9 @@ class Feed:
     @contextlib.contextmanager
     def items(self, start, steps_per_call):
         """An iterator of global arrays [K, N, ...], made `AHEAD` of time in a thread of its own."""
-        batches = self._indices(start) if self.held is not None else self._stream(start)
+        batches = self._indices(start) if self.held is not None else self._stream(start, together=steps_per_call)
         groups = (_stack(itertools.islice(batches, steps_per_call)) for _ in itertools.count())
-        made = (put(self.mesh, group, self.batch_size, axis=1) for group in groups)
+        made = (put(self.mesh, group, self.leading, axis=1) for group in groups)
         thread = concurrent.futures.ThreadPoolExecutor(1)
         with contextlib.closing(batches):
             try:
@@ -54,26 +55,27 @@ class Feed:
 
     def shapes(self):
         """Shapes of one global batch, for `eval_shape`."""
-        n, source = self.batch_size, self.source
-        index = {"index": jax.ShapeDtypeStruct((n,), np.int32)}
-        if source.arrays is not None:
-            held = source.arrays.items()
-            return {**index, **{name: jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype) for name, x in held}}
-        crops = {c.name: (n, c.views, c.size, c.size, source.channels) for c in self.crops}
-        return {**index, **{name: jax.ShapeDtypeStruct(shape, np.uint8) for name, shape in crops.items()}}
+        shapes = self.source.shapes(self.batch_size, self.leading, self.crops)
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+    def item_shapes(self):
+        """The same of what `items` gives for one step."""
+        shapes = self.shapes()
+        return shapes if self.held is None else {"index": shapes["index"]}
 
     def _indices(self, start):
         here, rows_at = rows_here(self.mesh, self.batch_size), data.order(len(self.source), self.seed)
         for step in itertools.count(start):
             yield {"index": rows_at(step, self.batch_size)[here]}
 
-    def _stream(self, start, workers=None):
-        return data.stream(
-            self.source,
+    def _stream(self, start, workers=None, together=1):
+        return self.source.stream(
             batch_size=self.batch_size,
             seed=self.seed,
             start=start,
-            rows=rows_here(self.mesh, self.batch_size),
+            leading=self.leading,
+            rows=rows_here(self.mesh, self.leading),
+            together=together,
             crops=self.crops,
             workers=self.workers if workers is None else workers,
         )

@@ -1,4 +1,4 @@
-"""What the recipes of many methods share, as functions from a method to a config.
+"""What the recipes of many methods share, as functions from a method to a config; at the end, those of graphs.
 
 An experiment file names its method and what the paper says of it; data, networks, evaluation and the optimizers that
 several papers or public tables agree on are here. Each function returns an `ml_collections.ConfigDict` whose fields an
@@ -113,4 +113,64 @@ def imagenet(method, **fields):
     views(config, "simclr", 224, **IMAGENET)
     config.data.update({"source": "tfds:imagenet2012", "eval_source": "tfds:imagenet2012@validation"})
     config.checkpoint.every = 1000
+    return config
+
+
+def graph(method, source, encoder, **fields):
+    """Any source of graphs; `encoder` and `fields` are those of the network `jssl.nets.graph:GNN` and of the method."""
+    config = base()
+    config.modality = "graph"
+    config.method = {"name": f"jssl.methods.{method}", **fields}
+    config.encoder = {"name": "jssl.nets.graph:GNN", **encoder}
+    graph_views(config, "Whole")
+    config.data.source = source
+    config.train.update({"batch_size": None, "steps_per_call": None})
+    config.optim.update({"name": "adam", "lr": 1e-3, "scale": "none", "end": 1.0})
+    return config
+
+
+def graph_views(config, name, normalise=False, **fields):
+    """The views `jssl.augment.graph:NAME`; evaluation follows in how features are normalised."""
+    config.augment = {"name": f"jssl.augment.graph:{name}", "normalise": normalise, **fields}
+    config.preprocess = {"name": "jssl.augment.graph:Evaluation", "normalise": normalise}
+    return config
+
+
+def nearest(method, encoder, **fields):
+    """The graph of the digits' nearest neighbours, 1,797 nodes, on a CPU."""
+    config = graph(method, "knn:digits@all", encoder, **fields)
+    config.train.update({"steps": 200, "batch_size": 1})
+    config.eval.every = config.checkpoint.every = 100
+    return config
+
+
+def cora(method, encoder, epochs, **fields):
+    """Cora from Planetoid's raw files; other citation graphs by another `data.source`.
+
+    Features are divided by their sum, as in the papers' code.
+    """
+    config = graph(method, "planetoid:data/planetoid@cora", encoder, **fields)
+    graph_views(config, "Whole", normalise=True)
+    config.train.update({"epochs": float(epochs), "batch_size": 1})
+    config.checkpoint.every = config.eval.every = max(epochs // 4, 1)
+    return config
+
+
+def small_graphs(method, encoder, name, epochs, batch_size, **fields):
+    """The set NAME of the TU collection; other sets by another `data.source`."""
+    config = graph(method, f"tu:data/{name}", encoder, **fields)
+    config.train.update({"epochs": float(epochs), "batch_size": batch_size})
+    config.log_every = config.checkpoint.every = config.eval.every = None
+    return config
+
+
+def tiny_graphs(config, **fields):
+    """A graph recipe made so small that the contract tests take seconds on a CPU: the digits' pixels, joined."""
+    config.data.update({"source": "pixels:digits@train[:256]", "rows": 16})
+    config.encoder.update({"dims": (8, 8)})
+    config.method.update(fields)
+    config.optim.update({"name": "sgd", "lr": 0.02, "warmup": 0.0, "weight_decay": 0.0})
+    config.train.update({"batch_size": 64, "steps": 8, "epochs": None, "steps_per_call": 1})
+    config.update({"log_every": 4})
+    config.checkpoint.every = config.eval.every = 4
     return config

@@ -16,12 +16,11 @@ from jax.experimental import multihost_utils
 from PIL import Image
 
 from jssl import config as configs
-from jssl import data, encoder, health
+from jssl import encoder, health
 from jssl.augment.image import views_sheet
 from jssl.checkpoint import Checkpoints, fill
 from jssl.evals.knn import knn
-from jssl.evals.labels import share
-from jssl.experiment import CADENCES, preflight, prepare, provenance
+from jssl.experiment import CADENCES, open_data, preflight, prepare, provenance
 from jssl.experiment import fill as fill_config
 from jssl.feed import Feed
 from jssl.method import LABELS
@@ -48,8 +47,7 @@ def train(config, workdir):
     """
     distribute()
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    source = data.open_source(config.data.source, channels=config.data.channels, max_bad=config.data.max_bad)
-    source = labelled_part(source, config.data.share, config.seed)
+    source = open_data(config)
     config, chosen = fill_config(config, source)
     refuse_another(workdir, config)
     with jax.set_mesh(mesh):
@@ -71,6 +69,7 @@ class Run:
             crops=getattr(self.experiment.augment, "crops", None),
             resident=config.data.resident,
             workers=config.data.workers,
+            rows=config.data.rows,
         )
         self.embedder = encoder.embedder(self.experiment.method, self.experiment.preprocess, mesh)
         self.probe = probe_rows(source, config.eval.rows, config.seed) if config.eval.every else None
@@ -105,7 +104,7 @@ class Run:
             return state
         if self.source.labels is None:
             raise ValueError(f"{self.config.method.name} learns from labels, but {self.source.spec} has none")
-        labels = everywhere(self.mesh, np.array(self.source.labels, np.int32))
+        labels = everywhere(self.mesh, np.array(self.source.train_labels, np.int32))
         return state._replace(carry={**state.carry, LABELS: labels})
 
     def go(self, chosen):
@@ -201,7 +200,7 @@ class Run:
         size = -(-size // devices) * devices
         here = rows_here(self.mesh, size)
         inputs = self.experiment.preprocess
-        for batch in data.every(self.source, batch_size=size, rows=here, size=inputs.size, crop=inputs.crop):
+        for batch in self.source.every(batch_size=size, rows=here, size=inputs.size, crop=inputs.crop):
             yield self.inputs(put(self.mesh, batch, size))
 
     def knn(self, state):
@@ -224,7 +223,7 @@ class Run:
 
     def draw_views(self, writer):
         """views.png: the first batch as the method sees it, of images."""
-        if jax.process_index() or isinstance(self.source, data.Graphs):
+        if jax.process_index() or self.source.modality != "image":
             return
         rng, _ = jax.random.split(jax.random.fold_in(self.rng, 0))  # as in `train_step`
         augment = self.experiment.augment
@@ -325,20 +324,11 @@ def probe_rows(source, rows, seed):
     if source.labels is None or len(np.unique(source.labels)) < 2:
         return None
     draw = np.random.default_rng(seed).permutation
-    if isinstance(source, data.Graphs):
+    if source.modality == "graph" and source.single:
         nodes = draw(source.splits.get("train", np.flatnonzero(source.labels >= 0)))[:rows]
         return source, nodes, len(nodes) * 4 // 5
     part = source.take(draw(len(source))[:rows])
     return part, slice(None), len(part) * 4 // 5
-
-
-def labelled_part(source, part, seed):
-    """The source of the rounded `part` of every class, drawn by the seed; the whole source where `part` is 1."""
-    if part == 1:
-        return source
-    if source.labels is None:
-        raise ValueError(f"data.share={part} is of every class, but {source.spec} has no labels")
-    return source.take(np.flatnonzero(share(source.labels, part, np.random.default_rng(seed))))
 
 
 def width(out):

@@ -20,6 +20,11 @@ def unit(x):
     return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
 
+def mean_over(x, there):
+    """The mean of x where `there` is not 0, both of one shape; 0 where it is nowhere."""
+    return jnp.sum(x * there) / jnp.maximum(jnp.sum(there), 1)
+
+
 def push(queue, pointer, rows):
     """Writes rows [N, ...] over the oldest of a ring buffer [K, ...] -> (queue, pointer), both on every device.
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from jssl import config as configs
-from jssl import data
-from jssl.experiment import fill
+from jssl import encoder
+from jssl.experiment import fill, open_data
 from jssl.method import LABELS
 from jssl.probe import Probed, own
 from jssl.sharding import make_mesh, path_of
@@ -23,7 +23,7 @@ def make_run(name, mesh=(1, 1), workdir=None, **overrides):
     devices = jax.devices()[: mesh[0] * mesh[1]]
     overrides = {"mesh.data": mesh[0], "mesh.fsdp": mesh[1], **overrides}
     config = configs.load(f"{name}:tiny", {path.replace("__", "."): value for path, value in overrides.items()})
-    source = data.open_source(config.data.source)
+    source = open_data(config)
     config, _ = fill(config, source, devices)
     mesh = make_mesh(*mesh, devices)
     with jax.set_mesh(mesh):
@@ -74,22 +74,26 @@ class Trained:
         compiled = jax.jit(jax.value_and_grad(loss, allow_int=True))
         return lambda params, carry: compiled(carry, params)
 
-    @functools.cached_property
-    def embed(self):
-        """uint8 images -> features, by the trained encoder."""
-
-        def features(state, images):
-            inputs = self.experiment.preprocess({"image": images})
-            return self.method.embed(state.params, state.carry, inputs)["features"]
-
-        compiled = jax.jit(features)
-        return lambda images: np.asarray(compiled(self.end, images))
+    def embed(self, rows):
+        """Features of these rows of the source, by the trained encoder, through the engine."""
+        with jax.set_mesh(self.mesh):
+            state, preprocess = self.state, self.experiment.preprocess
+            return encoder.embed(
+                self.run.embedder, state.params, state.carry, self.run.source.take(rows), preprocess, len(rows)
+            )
 
     @functools.cached_property
     def batch(self):
         """One batch of real images, on the mesh."""
         with jax.set_mesh(self.mesh), self.run.feed.items(0, 1) as items:
             return self.run.feed.fetch(self.run.feed.held, jax.tree.map(lambda x: x[0], next(items)))
+
+    def compared(self):
+        """What views of that batch differ in: [N, V, ...]."""
+        if "image" in self.views:
+            return np.asarray(self.views["image"])
+        parts = [np.asarray(self.views[name]) for name in ("x", "nodes", "edges")]
+        return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], 2)
 
     @functools.cached_property
     def views(self):

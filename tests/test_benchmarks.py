@@ -28,7 +28,7 @@ def test_speed_writes_every_figure_of_the_step(tmp_path):
 
 def test_speed_explains_every_methods_step(tmp_path, monkeypatch):
     found = configs.experiments()
-    monkeypatch.setattr(configs, "experiments", lambda: {"simclr": found["simclr"]})
+    monkeypatch.setattr(configs, "experiments", lambda *_: {"simclr": found["simclr"]})
     speed.main(
         ["--all-methods", "--variant", "tiny", "--seconds", "0.05", "--repeats", "1", "--out", str(tmp_path)]
         + ["--set", "mesh.data=8"]
@@ -122,7 +122,7 @@ def test_a_method_that_fails_loses_no_other(tmp_path, monkeypatch):
     )
     written = json.loads((tmp_path / "two.json").read_text())
     rows = {(row["method"], row["data"]): row for row in written["rows"]}
-    methods = list(configs.experiments())
+    methods = list(configs.experiments("image"))
     assert len(rows) == 2 * len(methods)
     assert {row["method"] for row in written["rows"][: len(methods)]} == set(methods)
     assert rows["byol", "tiny"]["k-NN"] == "failed"

@@ -61,7 +61,7 @@ def test_state_is_donated(name):
 @pytest.mark.parametrize("mesh", [(8, 1), (2, 4)], ids=["8 devices", "2 x 4, sharded parameters"])
 def test_only_embeddings_cross_devices(name, mesh):
     many = trained(name, mesh)
-    embeddings = many.out["embedding"].size
+    embeddings = many.out.get("embedding", many.out["features"]).size
     parameters = max(x.size for x in jax.tree.leaves(many.state.params))
     budget = max(embeddings, parameters) if mesh[1] > 1 else embeddings
     found = many.collectives()
@@ -101,7 +101,7 @@ def test_state_keeps_its_types_as_accelerators_scan_it(name, monkeypatch):
     """A CPU loops in Python; elsewhere `lax.scan` runs the steps, and needs back the types that it gave."""
     monkeypatch.setattr(step, "scan", jax.lax.scan)
     run = make_run(name, dtype="bfloat16", train__accumulate=4)
-    items = {"index": jax.ShapeDtypeStruct((2, run.config.train.batch_size), np.int32)}
+    items = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in run.feed.item_shapes().items()}
     with jax.set_mesh(run.mesh):
         state, metrics, _ = jax.eval_shape(run.steps, run.shapes, run.feed.held, items, run.rng)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), run.shapes)
@@ -132,27 +132,26 @@ def test_running_statistics_and_targets_move(name):
     assert not still
 
 
-def test_views_of_an_image_differ_and_hold_no_labels(name):
+def test_views_of_an_example_differ_and_hold_no_labels(name):
     one = trained(name)
-    views = one.views
-    images = np.asarray(views["image"])
+    views = one.compared()
     assert "label" not in one.batch
-    assert "label" not in views
-    assert images.shape[0] == one.config.train.batch_size
-    if images.shape[1] > 1:
-        assert (images[:, 0] != images[:, 1]).any(axis=(1, 2, 3)).mean() > 0.95
+    assert "label" not in one.views
+    assert one.batch["index"].size == one.config.train.batch_size
+    assert len(views) == one.run.feed.leading
+    if views.shape[1] > 1:
+        assert (views[:, 0] != views[:, 1]).reshape(len(views), -1).any(1).mean() > 0.95
 
 
 def test_embedding_is_of_each_input_alone_without_randomness(name):
     one = trained(name)
-    images = one.run.source.images[:16]
-    features = one.embed(images)
+    features = one.embed(np.arange(16))
     assert features.shape[0] == 16
     assert features.ndim == 2
     assert np.isfinite(features).all()
     assert len(np.unique(features.round(6), axis=0)) == 16
-    assert_equal(features, one.embed(images))
-    others = np.concatenate([images[:4], one.run.source.images[16:28]])
+    assert_equal(features, one.embed(np.arange(16)))
+    others = np.r_[:4, 16:28]
     assert_close(features[:4], one.embed(others)[:4])
 
 
@@ -162,8 +161,8 @@ def test_exported_encoder_is_the_trained_one(name, tmp_path):
     method, preprocess = one.method, one.experiment.preprocess
     with jax.set_mesh(one.mesh):
         encoder.export(tmp_path, one.config, method, preprocess, one.state.params, one.state.carry, one.run.source)
-    images = one.run.source.images[:16]
-    np.testing.assert_allclose(encoder.Encoder(tmp_path)(images), one.embed(images), rtol=1e-4, atol=1e-5)
+    loaded = encoder.Encoder(tmp_path).embed(one.run.source.take(np.arange(16)))
+    np.testing.assert_allclose(loaded, one.embed(np.arange(16)), rtol=1e-4, atol=1e-5)
 
 
 def test_checkpoint_holds_everything(name, tmp_path):

@@ -15,7 +15,10 @@ from jssl.feed import Feed
 from jssl.step import init_state
 from tests.test_experiment import GPU, files, held
 
+NODES, GRAPHS = "knn:digits@test", "pixels:digits@test[:200]"  # in place of sets that are not at hand
 SOURCES = {
+    **dict.fromkeys(("cora", "citeseer", "pubmed", "wikics"), functools.partial(open_source, NODES)),
+    **dict.fromkeys(("mutag", "nci1", "proteins"), functools.partial(open_source, GRAPHS)),
     "fashion": functools.partial(held, 10_000, 28),
     "folder": functools.partial(files, 5096, [(128, 170), (200, 128)]),
     "cifar10": functools.partial(held, 50_000, 32),
@@ -36,6 +39,8 @@ def built(name, variant):
     config = configs.load(f"{name}:{variant}")
     kind = max((name for name in SOURCES if variant.startswith(name)), key=len, default=None)
     source = SOURCES[kind]() if kind else open_source(config.data.source)
+    if config.data.centrality:
+        source = source.weighted(config.data.centrality)
     config, _ = fill(config, source, [GPU])
     experiment = prepare(config)
     feed = Feed(
@@ -43,9 +48,10 @@ def built(name, variant):
         None,
         batch_size=config.train.batch_size,
         seed=0,
-        crops=experiment.augment.crops,
+        crops=getattr(experiment.augment, "crops", None),
         resident=False,
         workers=0,
+        rows=config.data.rows,
     )
     rng = jax.random.key(0)
     views = jax.eval_shape(experiment.augment, rng, feed.shapes())
@@ -61,6 +67,8 @@ def count(tree):
 def test_variant_builds(name, variant):
     config, experiment, state = built(name, variant)
     assert count(state.params) > 0
+    if config.modality != "image":
+        return
     inputs = {"image": jax.ShapeDtypeStruct((2, 300, 400, 3), np.uint8)}
     inputs = jax.eval_shape(experiment.preprocess, inputs)["image"]
     assert inputs.shape == (2, config.augment.size, config.augment.size, 3)
@@ -68,7 +76,11 @@ def test_variant_builds(name, variant):
 
 @pytest.mark.parametrize("name", configs.experiments())
 def test_experiment_has_the_variants_that_people_look_for(name):
-    assert {"demo", "tiny", "folder", "cifar10", "cifar10_200", "imagenet"} <= {v for n, v in ALL if n == name}
+    wanted = {
+        "image": {"demo", "tiny", "folder", "cifar10", "cifar10_200", "imagenet"},
+        "graph": {"demo", "tiny", "proteins" if name == "graphcl" else "cora"},
+    }
+    assert wanted[configs.load(name).modality] <= {v for n, v in ALL if n == name}
 
 
 def test_unknown_variant_is_refused_with_the_near_miss():

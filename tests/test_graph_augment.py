@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl.augment.graph import KINDS, Drop, GraphCL, Whole, choose, connected, grown, share, whole
+from jssl.augment.graph import KINDS, Drop, Evaluation, GraphCL, Whole, choose, connected, grown, share
 from tests.graphs import batch, rings, rows_of
 
 SIZES = (20, 10, 31)
@@ -34,7 +34,7 @@ def test_the_whole_graph_is_one_view_and_evaluations():
     assert again.keys() == BATCH.keys()
     for name in BATCH:
         np.testing.assert_array_equal(again[name], BATCH[name])
-        np.testing.assert_array_equal(whole()({**BATCH, "label": 0})[name], BATCH[name])
+        np.testing.assert_array_equal(Evaluation()({**BATCH, "label": 0})[name], BATCH[name])
 
 
 def test_edges_and_features_are_dropped_at_their_rates():

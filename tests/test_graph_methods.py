@@ -59,7 +59,7 @@ def test_loss_is_finite_and_falls(built, loss):
     _, params, carry, _ = built
     graded = jax.jit(jax.value_and_grad(lambda p: loss(p, carry)[0]))
     before, grads = graded(params)
-    after, _ = graded(jax.tree.map(lambda p, g: p - 0.01 * g, params, grads))
+    after, _ = graded(jax.tree.map(lambda p, g: p - 0.001 * g, params, grads))
     assert np.isfinite(before)
     assert after < before
     moves = {name: max(float(np.abs(g).max()) for g in jax.tree.leaves(tree)) for name, tree in grads.items()}
@@ -67,8 +67,7 @@ def test_loss_is_finite_and_falls(built, loss):
 
 
 def test_more_padding_changes_no_loss(built, loss):
-    """Of what does not draw random numbers over the padding as well."""
-    method, params, carry, views = built
+    _, params, carry, views = built
     n = views["nodes"].shape[-1]
     wider = {"x": [(0, 0)] * 2 + [(0, 4), (0, 0)], "nodes": [(0, 0)] * 2 + [(0, 4)], "edges": [(0, 0)] * 2 + [(0, 5)]}
     padded = {name: np.pad(views[name], pad) for name, pad in wider.items()}
@@ -78,8 +77,6 @@ def test_more_padding_changes_no_loss(built, loss):
     )
     padded["graph"] = np.pad(views["graph"], [(0, 0), (0, 4)], constant_values=views["index"].shape[1])
     padded["index"] = views["index"]
-    if isinstance(method, DGI | GraphMAE):
-        pytest.skip("shuffles or hides nodes by numbers that it draws for the padding too")
     close(loss(params, carry, padded)[0], loss(params, carry)[0])
 
 

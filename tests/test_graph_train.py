@@ -11,7 +11,8 @@ from jssl import data
 from jssl import train as loop
 from jssl.encoder import Encoder
 from jssl.evals.run import evaluate
-from jssl.experiment import fill
+from jssl.experiment import fill, open_data
+from jssl.method import LABELS
 from jssl.report import report
 from jssl.sharding import make_mesh
 from jssl.train import Run, Stop, train
@@ -23,11 +24,11 @@ SOURCE = "knn:digits@test"  # 500 nodes
 
 def config():
     made = configs.base()
-    made.dtype = "float32"
+    made.update({"dtype": "float32", "modality": "graph"})
     made.method = {"name": "jssl.methods.dgi:DGI"}
     made.encoder = {"name": "jssl.nets.graph:GNN", "dims": (16,), "activation": "prelu"}
     made.augment = {"name": "jssl.augment.graph:Whole"}
-    made.preprocess = {"name": "jssl.augment.graph:whole"}
+    made.preprocess = {"name": "jssl.augment.graph:Evaluation"}
     made.data.source = SOURCE
     made.train.update({"batch_size": None, "steps": 8})
     made.optim.update({"name": "adamw", "lr": 0.01, "scale": "none"})
@@ -37,10 +38,17 @@ def config():
     return made
 
 
-def after(mesh, steps=4):
-    """The state after a few steps on a (data, fsdp) mesh."""
-    source = data.open_source(SOURCE)
-    made, _ = fill(config(), source, jax.devices()[: mesh[0] * mesh[1]])
+NODE_METHODS = [name for name in configs.experiments("graph") if name != "graphcl"]  # its examples are graphs
+
+
+def after(name, mesh, steps=3):
+    """The state after a few steps of a method's demo, made small, on a (data, fsdp) mesh."""
+    less = {"data.source": SOURCE, "train.steps": 8, "log_every": 2, "eval.every": 0, "checkpoint.every": 4}
+    made = configs.load(f"{name}:demo", less)
+    made.encoder.dims = (16,) * len(made.encoder.dims)
+    made.optim.warmup = 0.0
+    source = open_data(made)
+    made, _ = fill(made, source, jax.devices()[: mesh[0] * mesh[1]])
     mesh = make_mesh(*mesh, jax.devices()[: mesh[0] * mesh[1]])
     with jax.set_mesh(mesh):
         run = Run(made, source, mesh, None)
@@ -59,9 +67,43 @@ def trained(tmp_path_factory):
         return workdir, jax.device_get(train(config(), workdir))
 
 
-@pytest.mark.parametrize("mesh", [(8, 1), (2, 4)])
-def test_number_of_devices_changes_nothing(mesh):
-    assert_close(after((1, 1)), after(mesh))
+@pytest.mark.parametrize("name", NODE_METHODS)
+def test_number_of_devices_changes_nothing(name):
+    one = after(name, (1, 1))
+    assert np.isfinite(one[1]["loss"]).all()
+    assert_close(one, after(name, (2, 4)), tolerance=1e-4)  # Adam divides by what is near 0
+
+
+def test_nodes_or_graphs_are_what_the_encoder_is_of():
+    for name, source, message in (
+        ("graphcl", SOURCE, r"a graph of 500 nodes.*expected encoder\.pool to be None: nodes are"),
+        ("dgi", "pixels:digits@test", r"500 graphs.*expected encoder\.pool to be sum, mean or max"),
+    ):
+        made = configs.load(name, {"data.source": source})
+        with pytest.raises(ValueError, match=message):
+            fill(made, open_data(made))
+    made = configs.load("dgi", {"data.source": "digits"})
+    with pytest.raises(ValueError, match=r"digits holds 1,297 images.*expected a source of modality 'graph'"):
+        fill(made, open_data(made))
+    made = configs.load("simclr", {"data.centrality": "degree"})
+    with pytest.raises(ValueError, match=r"data\.centrality='degree' is of graphs: expected None for digits"):
+        open_data(made)
+
+
+def test_a_probe_beside_sees_the_labels_of_training_nodes_alone():
+    graph = data.open_source(SOURCE)
+    graph.splits.update({"train": np.arange(20), "test": np.arange(20, 500)})
+    made, _ = fill(configs.load("dgi", {"data.source": SOURCE, "eval.probe_lr": 1.0}), graph)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        run = Run(made, graph, mesh, None)
+        state = run.begin()
+        assert (np.flatnonzero(np.asarray(state.carry[LABELS]) >= 0) == np.arange(20)).all()
+        with run.feed.items(0, 1) as items:
+            item = next(items)
+            for _ in range(20):
+                state, metrics, _ = run.steps(state, run.feed.held, item, run.rng)
+    assert metrics["probe/accuracy"][0] > 0.5
 
 
 def test_a_graph_is_one_batch_on_the_device_and_its_run_says_so(trained):

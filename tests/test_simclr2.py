@@ -12,13 +12,14 @@ from jssl import data
 from jssl import train as loop
 from jssl.checkpoint import checkpoint_steps, read_arrays
 from jssl.evals.labels import share
+from jssl.experiment import labelled_part
 from jssl.losses import info_nce, nt_xent
 from jssl.method import LABELS, Time
 from jssl.methods.simclr2 import Distilled, FineTuned, SimCLRv2, distillation
 from jssl.nets.mlp import MLP
 from jssl.nets.net import apply_net
 from jssl.sharding import make_mesh
-from jssl.train import labelled_part, train
+from jssl.train import train
 from tests.contract import assert_close, assert_equal, trained
 from tests.trajectories import BACKBONE, close
 

@@ -18,11 +18,26 @@ def choose(views, v):
     return {**{name: views[name] for name in PASSED}, **{name: views[name][:, v] for name in CHANGED}}
 
 
+def draw(rng, shape, of=jax.random.uniform):
+    """Random numbers [R, ...], each row's by a key of its own: how much padding follows them changes none."""
+    return jax.vmap(lambda key: of(key, shape[1:]))(jax.random.split(rng, shape[0]))
+
+
+def shares(batch):
+    """The same with each node's features divided by their sum, as citation graphs are prepared; zeros stay."""
+    x = batch["x"]
+    total = jnp.sum(jnp.abs(x), -1, keepdims=True)
+    return {**batch, "x": x / jnp.where(total > 0, total, 1)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """Every graph as it is: the one view of methods that corrupt graphs themselves, and evaluation's."""
+    """Every graph as it is: the one view of methods that corrupt graphs themselves. normalise: see `shares`."""
+
+    normalise: bool = False
 
     def __call__(self, rng, batch):
+        batch = shares(batch) if self.normalise else batch
         return {name: batch[name] for name in PASSED} | {name: batch[name][:, None] for name in CHANGED}
 
 
@@ -33,12 +48,14 @@ class Drop:
 
     edges, features: probabilities, one per view. adaptive: the batch holds 'edge_weight' [R, E] and 'feature_weight'
     [R, F] of mean 1, by which the probabilities are multiplied, up to `most` (GCA; arXiv:2010.14945, section 3.2).
+    normalise: see `shares`.
     """
 
     edges: tuple[float, ...] = (0.2, 0.4)
     features: tuple[float, ...] = (0.3, 0.4)
     adaptive: bool = False
     most: float = 0.7
+    normalise: bool = False
 
     def __post_init__(self):
         if len(self.edges) != len(self.features):
@@ -47,6 +64,9 @@ class Drop:
             raise ValueError(f"edges={self.edges}, features={self.features}: probabilities must be within [0, 1)")
 
     def __call__(self, rng, batch):
+        if self.adaptive and "edge_weight" not in batch:
+            raise ValueError("adaptive views need weights of edges and features; expected data.centrality='degree'")
+        batch = shares(batch) if self.normalise else batch
         rng_edges, rng_features = jax.random.split(rng)
         edges = self.kept(rng_edges, self.edges, batch["edges"].shape, batch.get("edge_weight"))
         features = self.kept(rng_features, self.features, batch["x"].shape[::2], batch.get("feature_weight"))
@@ -62,7 +82,7 @@ class Drop:
         p = jnp.array(p)[:, None]  # [V, 1]
         if self.adaptive:
             p = jnp.minimum(p * weight[:, None], self.most)
-        u = jax.random.uniform(rng, (shape[0], len(self.edges), shape[1]))
+        u = jnp.stack([draw(key, shape) for key in jax.random.split(rng, len(self.edges))], 1)
         return (u >= p).astype(jnp.float32)
 
 
@@ -76,12 +96,13 @@ class GraphCL:
     "nodes" leaves out the share `ratio` of a graph's nodes with their edges, "edges" of its edges, "attributes" puts
     noise of mean and deviation 0.5 in place of its nodes' features, "subgraph" keeps the share `kept` of its nodes,
     grown from a random one over its edges, "none" changes nothing. Nodes that this leaves without an edge go too, as in
-    the authors' code, but for "none" and "attributes". A graph keeps one node at least.
+    the authors' code, but for "none" and "attributes". A graph keeps one node at least. normalise: see `shares`.
     """
 
     kinds: tuple[str, str] = ("nodes", "subgraph")
     ratio: float = 0.1
     kept: float = 0.2
+    normalise: bool = False
 
     def __post_init__(self):
         for kind in self.kinds:
@@ -89,6 +110,7 @@ class GraphCL:
                 raise ValueError(f"kinds={self.kinds}: {kind!r} is not one of {', '.join(KINDS)}")
 
     def __call__(self, rng, batch):
+        batch = shares(batch) if self.normalise else batch
         keys = jax.random.split(rng, len(self.kinds))
         made = [getattr(self, kind)(key, batch) for kind, key in zip(self.kinds, keys, strict=True)]
         stacked = {name: jnp.stack([{**batch, **view}[name] for view in made], 1) for name in CHANGED}
@@ -100,13 +122,13 @@ class GraphCL:
     def attributes(self, rng, batch):
         rng_nodes, rng_noise = jax.random.split(rng)
         changed = share(rng_nodes, batch, self.ratio)[..., None]
-        noise = 0.5 + 0.5 * jax.random.normal(rng_noise, batch["x"].shape)
+        noise = 0.5 + 0.5 * draw(rng_noise, batch["x"].shape, jax.random.normal)
         return {"x": jnp.where(changed, noise, batch["x"])}
 
     def edges(self, rng, batch):
         there = batch["edges"] > 0
         graph = jax.vmap(lambda of, i: jnp.take(of, i, mode="clip"))(batch["graph"], batch["receivers"])
-        lost = lowest(jax.random.uniform(rng, there.shape), there, graph, batch["index"].shape[1], self.ratio)
+        lost = lowest(draw(rng, there.shape), there, graph, batch["index"].shape[1], self.ratio)
         return connected(batch, batch["edges"] * ~lost)
 
     def nodes(self, rng, batch):
@@ -119,7 +141,7 @@ class GraphCL:
 def share(rng, batch, part):
     """bool [R, n]: a random `part` of every graph's nodes, rounded down."""
     there = batch["nodes"] > 0
-    return lowest(jax.random.uniform(rng, there.shape), there, batch["graph"], batch["index"].shape[1], part)
+    return lowest(draw(rng, there.shape), there, batch["graph"], batch["index"].shape[1], part)
 
 
 def lowest(score, there, graph, graphs, part):
@@ -186,6 +208,12 @@ def connected(batch, edges):
     return {"nodes": nodes, "edges": edges, "x": batch["x"] * nodes[..., None]}
 
 
-def whole():
-    """Evaluation's view: a batch of graphs -> the same, as networks take it."""
-    return lambda batch: {name: batch[name] for name in (*PASSED, *CHANGED)}
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Evaluation's view: a batch of graphs -> the same, as networks take it. normalise: see `shares`."""
+
+    normalise: bool = False
+
+    def __call__(self, batch):
+        batch = shares(batch) if self.normalise else batch
+        return {name: batch[name] for name in (*PASSED, *CHANGED)}

@@ -12,9 +12,10 @@ from jax import lax
 
 from jssl.augment.graph import choose
 from jssl.method import Method
+from jssl.nets.graph import apply_graph_views, each, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_nets, init_nets, width
-from jssl.transforms import ema, unit
+from jssl.transforms import ema, mean_over, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class BGRL(Method):
 
     @property
     def target(self):
-        return {"encoder": self.encoder}
+        return {"encoder": of_nodes(self.encoder)}
 
     def online(self, dim):
         predictor = MLP(self.hidden, dim, norm=False, activation="prelu", dtype=self.encoder.dtype)
@@ -39,34 +40,30 @@ class BGRL(Method):
 
     def init(self, rng, views):
         graph = choose(views, 0)
-        params, stats = init_nets(self.online(width(self.encoder, graph)), rng, graph)
+        params, stats = init_nets(self.online(width(of_nodes(self.encoder), graph)), rng, graph)
         target, target_stats = (jax.tree.map(jnp.copy, self.of_target(tree)) for tree in (params, stats))
         return params, {"stats": stats, "target": target, "target_stats": target_stats}
 
     def loss(self, params, carry, views, rng, time):
-        graphs, rngs = [choose(views, v) for v in range(2)], jax.random.split(rng, 2)
-        online = self.online(params["predictor"]["dense1"]["kernel"].shape[-1])
-        stats, target_stats = carry["stats"], carry["target_stats"]
+        rng_online, rng_target = jax.random.split(rng)
+        nets = self.online(params["predictor"]["dense1"]["kernel"].shape[-1])
+        online, stats = apply_graph_views(nets, params, carry["stats"], views, rng_online)
         target = lax.stop_gradient(carry["target"])
-        h, q, z = [], [], []
-        for graph, rng in zip(graphs, rngs, strict=True):
-            out, stats = apply_nets(online, params, stats, graph, rng=rng)
-            kept, target_stats = apply_nets(self.target, target, target_stats, graph)
-            h.append(out["encoder"])  # [R, n, D]
-            q.append(out["predictor"])
-            z.append(kept["encoder"])
+        target, target_stats = apply_graph_views(self.target, target, carry["target_stats"], views, rng_target)
+        h, q, z, graph = online["encoder"], online["predictor"], target["encoder"], choose(views, 0)  # [2, R, n, D]
 
-        there = graphs[0]["nodes"]
+        there = graph["nodes"]
         loss = (distance(q[0], z[1], there) + distance(q[1], z[0], there)) / 2  # eq. 1, symmetrised
-        carry = {**carry, "stats": stats, "target_stats": target_stats}
-        h, q = (jnp.stack(x, 2).reshape(-1, 2, x[0].shape[-1]) for x in (h, q))  # [R * n, 2, D]
-        return loss, (carry, {"metrics": {"tau": self.tau(time)}, "embedding": q, "features": h})
+        features, examples = of_examples(self.encoder, graph, h)
+        there = {"embedding": there.reshape(-1) > 0, "features": examples}
+        out = {"metrics": {"tau": self.tau(time)}, "embedding": each(q), "features": features, "there": there}
+        return loss, ({**carry, "stats": stats, "target_stats": target_stats}, out)
 
     def update(self, params, carry, time):
         return params, {**carry, "target": ema(carry["target"], self.of_target(params), self.tau(time))}
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets(self.target, params, carry["stats"], inputs, train=False)
+        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs, train=False)
         return {"features": out["encoder"]}
 
     def tau(self, time):
@@ -79,5 +76,4 @@ class BGRL(Method):
 
 def distance(q, z, there):
     """Eq. 1: 2 - 2 cos, mean over the nodes that are there. q, z: [R, n, D] -> []."""
-    each = 2 - 2 * jnp.sum(unit(q) * unit(z), -1)
-    return jnp.sum(each * there) / jnp.maximum(jnp.sum(there), 1)
+    return mean_over(2 - 2 * jnp.sum(unit(q) * unit(z), -1), there)

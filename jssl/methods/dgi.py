@@ -8,10 +8,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jssl.augment.graph import choose
+from jssl.augment.graph import choose, draw
 from jssl.method import Method
-from jssl.nets.graph import of_graph, readout
+from jssl.nets.graph import of_examples, of_graph, of_nodes, readout
 from jssl.nets.net import Net, apply_net, init_net, width
+from jssl.transforms import mean_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,26 +27,26 @@ class DGI(Method):
 
     def init(self, rng, views):
         rng_encoder, rng_w = jax.random.split(rng)
-        params, stats = init_net(self.encoder, rng_encoder, choose(views, 0))
-        d = width(self.encoder, choose(views, 0))
+        params, stats = init_net(of_nodes(self.encoder), rng_encoder, choose(views, 0))
+        d = width(of_nodes(self.encoder), choose(views, 0))
         w = jax.random.uniform(rng_w, (d, d), minval=-(d**-0.5), maxval=d**-0.5)
         return {"encoder": params, "discriminator": w}, {"stats": stats}
 
     def loss(self, params, carry, views, rng, time):
-        graph = choose(views, 0)
+        graph, net = choose(views, 0), of_nodes(self.encoder)
         rng_shuffle, rng_1, rng_2 = jax.random.split(rng, 3)
         corrupted = shuffled(graph, rng_shuffle)  # C: the features of another node, the same edges (section 3.4)
-        h, _, stats = apply_net(self.encoder, params["encoder"], carry["stats"], graph, train=True, rng=rng_1)
-        h_tilde, _, stats = apply_net(self.encoder, params["encoder"], stats, corrupted, train=True, rng=rng_2)
+        h, _, stats = apply_net(net, params["encoder"], carry["stats"], graph, train=True, rng=rng_1)
+        h_tilde, _, stats = apply_net(net, params["encoder"], stats, corrupted, train=True, rng=rng_2)
 
         s = jax.nn.sigmoid(readout(graph, h, "mean"))  # R: the summary of each graph, [R, G, D]
         positive, negative = (scores(graph, x, s, params["discriminator"]) for x in (h, h_tilde))  # [R, n]
         loss = jensen_shannon(positive, negative, graph["nodes"])  # eq. 1
 
-        there = jnp.maximum(jnp.sum(graph["nodes"]), 1)
-        accuracy = jnp.sum(((positive > 0) + 1.0 * (negative < 0)) / 2 * graph["nodes"]) / there
-        nodes = h.reshape(-1, 1, h.shape[-1])  # [R * n, 1, D]
-        return loss, ({**carry, "stats": stats}, {"metrics": {"accuracy": accuracy}, "features": nodes})
+        accuracy = mean_over(((positive > 0) + 1.0 * (negative < 0)) / 2, graph["nodes"])
+        features, examples = of_examples(self.encoder, graph, h[None])
+        out = {"metrics": {"accuracy": accuracy}, "features": features, "there": {"features": examples}}
+        return loss, ({**carry, "stats": stats}, out)
 
     def embed(self, params, carry, inputs):
         h, _, _ = apply_net(self.encoder, params["encoder"], carry["stats"], inputs)
@@ -60,7 +61,7 @@ def shuffled(graph, rng):
         # The i-th node of a graph takes the features of the i-th in another order of the same graph.
         return jnp.zeros_like(x).at[jnp.lexsort((jnp.arange(len(u)), of))].set(x[jnp.lexsort((u, of))])
 
-    u = jax.random.uniform(rng, graph["nodes"].shape)
+    u = draw(rng, graph["nodes"].shape)
     return {**graph, "x": jax.vmap(row)(graph["x"], graph["nodes"], graph["graph"], u)}
 
 
@@ -71,5 +72,4 @@ def scores(graph, h, s, w):
 
 def jensen_shannon(positive, negative, there):
     """Eq. 1, to be minimised: cross-entropy of telling nodes from corrupted ones, mean over both. [R, n] each -> []."""
-    each = jax.nn.softplus(-positive) + jax.nn.softplus(negative)
-    return jnp.sum(each * there) / (2 * jnp.maximum(jnp.sum(there), 1))
+    return mean_over(jax.nn.softplus(-positive) + jax.nn.softplus(negative), there) / 2

@@ -6,11 +6,10 @@ Graph Contrastive Learning with Adaptive Augmentation, of the same authors, 2020
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from jssl.augment.graph import choose
 from jssl.losses import nt_xent
 from jssl.method import Method
+from jssl.nets.graph import apply_graph_views, each, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_nets, init_nets
 
@@ -31,24 +30,23 @@ class GRACE(Method):
     @property
     def nets(self):
         projector = MLP(self.hidden, self.dim, norm=False, activation="elu", dtype=self.encoder.dtype)
-        return {"encoder": self.encoder, "projector": projector}
+        return {"encoder": of_nodes(self.encoder), "projector": projector}
 
     def init(self, rng, views):
         params, stats = init_nets(self.nets, rng, choose(views, 0))
         return params, {"stats": stats}
 
     def loss(self, params, carry, views, rng, time):
-        graphs, stats = [choose(views, v) for v in range(2)], carry["stats"]
-        found = []
-        for graph in graphs:
-            out, stats = apply_nets(self.nets, params, stats, graph)
-            found.append(out)
-        h, z = (jnp.stack([out[name] for out in found], 2) for name in ("encoder", "projector"))  # [R, n, 2, D]
-        h, z = (x.reshape(-1, *x.shape[2:]) for x in (h, z))  # [R * n, 2, D]
+        out, stats = apply_graph_views(self.nets, params, carry["stats"], views, rng)
+        graph, z = choose(views, 0), each(out["projector"])  # [R * n, 2, D]
+        nodes = graph["nodes"].reshape(-1) > 0
 
         # Eq. 1 and 2: negatives are the other nodes of the other view and of the same, which is SimCLR's loss.
-        loss = nt_xent(z, self.temperature, there=graphs[0]["nodes"].reshape(-1) > 0)
-        return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": h})
+        loss = nt_xent(z, self.temperature, there=nodes)
+        features, examples = of_examples(self.encoder, graph, out["encoder"])
+        there = {"embedding": nodes, "features": examples}
+        out = {"metrics": {}, "embedding": z, "features": features, "there": there}
+        return loss, ({**carry, "stats": stats}, out)
 
     def embed(self, params, carry, inputs):
         out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs, train=False)

@@ -11,6 +11,7 @@ from jax import lax
 
 from jssl.augment.graph import choose
 from jssl.method import Method
+from jssl.nets.graph import apply_graph_views, each
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_nets, init_nets
 from jssl.transforms import gather, rows, unit
@@ -38,15 +39,11 @@ class GraphCL(Method):
         return params, {"stats": stats}
 
     def loss(self, params, carry, views, rng, time):
-        stats, found = carry["stats"], []
-        for v, key in enumerate(jax.random.split(rng, 2)):
-            out, stats = apply_nets(self.nets, params, stats, choose(views, v), rng=key)
-            found.append(out)
-        h, z = (jnp.stack([out[name] for out in found], 2) for name in ("encoder", "projector"))  # [R, G, 2, D]
-        h, z = (x.reshape(-1, *x.shape[2:]) for x in (h, z))  # [R * G, 2, D]
-
-        loss = contrast(z[:, 0], z[:, 1], self.temperature, views["index"].reshape(-1) >= 0)
-        return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": h})
+        out, stats = apply_graph_views(self.nets, params, carry["stats"], views, rng)
+        h, z, there = each(out["encoder"]), each(out["projector"]), views["index"].reshape(-1) >= 0  # [R * G, 2, D]
+        loss = contrast(z[:, 0], z[:, 1], self.temperature, there)
+        out = {"metrics": {}, "embedding": z, "features": h, "there": {"embedding": there, "features": there}}
+        return loss, ({**carry, "stats": stats}, out)
 
     def embed(self, params, carry, inputs):
         out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs, train=False)

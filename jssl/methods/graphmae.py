@@ -8,12 +8,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jssl.augment.graph import choose, share
+from jssl.augment.graph import choose, draw, share
 from jssl.method import Method
-from jssl.nets.graph import GNN
+from jssl.nets.graph import GNN, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.transforms import unit
+from jssl.transforms import mean_over, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,10 @@ class GraphMAE(Method):
         """What comes after the encoder, for the nodes' number of features."""
         link = MLP(0, self.link_width(graph), depth=1, bias=False, dtype=self.encoder.dtype)
         features = graph["x"].shape[-1]
-        decoder = GNN(self.decoder, (features,), heads=self.heads, last=False, dtype=self.encoder.dtype)
-        return link, decoder
+        names = ("activation", "eps", "dropout", "attention_dropout", "dtype")
+        same = {name: getattr(self.encoder, name) for name in names}
+        of_gin = {"hidden": link.dim, "inner_norm": self.encoder.norm}
+        return link, GNN(self.decoder, (features,), heads=self.heads, last=False, **of_gin, **same)
 
     def link_width(self, graph):
         return width(self.nodes, graph)
@@ -44,7 +46,7 @@ class GraphMAE(Method):
     @property
     def nodes(self):
         """The encoder without its readout."""
-        return self.encoder.clone(pool=None)
+        return of_nodes(self.encoder)
 
     def init(self, rng, views):
         graph = choose(views, 0)
@@ -74,15 +76,15 @@ class GraphMAE(Method):
         )
 
         loss = scaled_cosine_error(y, graph["x"], hidden, self.gamma)  # eq. 2
-        nodes = h.reshape(-1, 1, h.shape[-1])  # [R * n, 1, D]
-        return loss, ({**carry, "stats": stats}, {"metrics": {}, "features": nodes})
+        features, examples = of_examples(self.encoder, graph, h[None])
+        return loss, ({**carry, "stats": stats}, {"metrics": {}, "features": features, "there": {"features": examples}})
 
     def corrupted(self, token, graph, hidden, rng):
         """The token in place of the hidden nodes' features, or for `replace_ratio` of them those of a random node."""
         rng_which, rng_from = jax.random.split(rng)
         there = {**graph, "nodes": graph["nodes"] * hidden}
         replaced = share(rng_which, there, self.replace_ratio)
-        score = jax.random.uniform(rng_from, hidden.shape) - (graph["nodes"] == 0)
+        score = draw(rng_from, hidden.shape) - (graph["nodes"] == 0)
         other = jnp.take_along_axis(graph["x"], jnp.argsort(-score, 1)[..., None], 1)  # nodes before padding
         x = jnp.where(hidden[..., None], token, graph["x"])
         return jnp.where(replaced[..., None], other, x)
@@ -94,5 +96,4 @@ class GraphMAE(Method):
 
 def scaled_cosine_error(y, x, hidden, gamma):
     """Eq. 2: (1 - cos)^gamma, mean over the hidden nodes. y, x: [R, n, F], hidden: bool [R, n] -> []."""
-    error = jnp.maximum(1 - jnp.sum(unit(y) * unit(x), -1), 0) ** gamma
-    return jnp.sum(error * hidden) / jnp.maximum(jnp.sum(hidden), 1)
+    return mean_over(jnp.maximum(1 - jnp.sum(unit(y) * unit(x), -1), 0) ** gamma, hidden)

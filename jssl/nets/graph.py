@@ -20,9 +20,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jssl.augment.graph import choose
 from jssl.config import nearest
 from jssl.nets.mlp import ACTIVATIONS
-from jssl.nets.net import batch_norm
+from jssl.nets.net import apply_nets, batch_norm
 
 glorot = nn.initializers.xavier_uniform()
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's linear layers
@@ -71,10 +72,38 @@ def readout(graph, h, kind):
     return total / jnp.maximum(one(graph["nodes"], jax.ops.segment_sum), 1)[..., None]
 
 
+def of_nodes(net):
+    """The same network without its readout."""
+    return net.clone(pool=None)
+
+
+def each(x):
+    """What a view gives for every node or graph: [V, R, K, D] -> [R * K, V, D]."""
+    return jnp.moveaxis(x, 0, 2).reshape(-1, len(x), x.shape[-1])
+
+
+def of_examples(net, graph, h):
+    """Features of nodes h [V, R, n, D] as those of the examples: of the same nodes, or, where `net` has a readout, of
+    their graphs -> [N, V, D], and bool [N] with False for padding."""
+    if net.pool is None:
+        return each(h), graph["nodes"].reshape(-1) > 0
+    return each(jax.vmap(lambda h: readout(graph, h, net.pool))(h)), graph["index"].reshape(-1) >= 0
+
+
+def apply_graph_views(nets, params, stats, views, rng):
+    """Runs a chain on every view by itself -> ({name: [V, R, n or G, D]}, stats)."""
+    outputs = []
+    for v, key in enumerate(jax.random.split(rng, views["x"].shape[1])):
+        out, stats = apply_nets(nets, params, stats, choose(views, v), rng=key)
+        outputs.append(out)
+    return {name: jnp.stack([out[name] for out in outputs]) for name in nets}, stats
+
+
 class GCN(nn.Module):
     """Kipf & Welling, 2016; arXiv:1609.02907: D^-1/2 (A + I) D^-1/2 X W + b, degrees counted with the self-loop."""
 
     dim: int
+    bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -82,13 +111,14 @@ class GCN(nn.Module):
         h = nn.Dense(self.dim, use_bias=False, kernel_init=glorot, dtype=self.dtype, name="dense")(x)
         scale = jax.lax.rsqrt(to_receivers(graph, graph["edges"]) + 1)[..., None].astype(h.dtype)  # [R, n, 1]
         h = scale * (neighbours(graph, scale * h) + scale * h)
-        return h + self.param("bias", nn.initializers.zeros, (self.dim,)).astype(h.dtype)
+        return h + self.param("bias", nn.initializers.zeros, (self.dim,)).astype(h.dtype) if self.bias else h
 
 
 class SAGE(nn.Module):
     """GraphSAGE (Hamilton et al., 2017; arXiv:1706.02216) with the mean: W_1 x + W_2 mean of the neighbours + b."""
 
     dim: int
+    bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -96,27 +126,31 @@ class SAGE(nn.Module):
         dense = lambda name, bias: nn.Dense(self.dim, bias, kernel_init=uniform, dtype=self.dtype, name=name)
         degree = to_receivers(graph, graph["edges"])[..., None]
         mean = neighbours(graph, x) / jnp.maximum(degree, 1e-12)
-        return dense("self", False)(x) + dense("neighbours", True)(mean)
+        return dense("self", False)(x) + dense("neighbours", self.bias)(mean)
 
 
 class GIN(nn.Module):
     """Xu et al., 2018; arXiv:1810.00826, eq. 4.1: an MLP of (1 + eps) x + the sum of the neighbours.
 
-    The MLP has two layers; norm: batch norm between them, over the nodes that are there. eps: constant.
+    The MLP has two layers, the first of width `hidden`, or `dim` as well; norm: batch norm between them, over the nodes
+    that are there. eps: constant.
     """
 
     dim: int
+    hidden: int | None = None
     eps: float = 0.0
     norm: bool = False
+    activation: str = "relu"
+    bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, graph, x, train=False):
-        dense = lambda name: nn.Dense(self.dim, kernel_init=uniform, dtype=self.dtype, name=name)
-        h = dense("dense0")((1 + self.eps) * x + neighbours(graph, x))
+        dense = lambda dim, bias, name: nn.Dense(dim, bias, kernel_init=uniform, dtype=self.dtype, name=name)
+        h = dense(self.hidden or self.dim, not self.norm, "dense0")((1 + self.eps) * x + neighbours(graph, x))
         if self.norm:
             h = batch_norm(train, self.dtype, "norm")(h, mask=graph["nodes"])
-        return dense("dense1")(nn.relu(h))
+        return dense(self.dim, self.bias, "dense1")(ACTIVATIONS[self.activation]("activation")(h))
 
 
 class GAT(nn.Module):
@@ -129,6 +163,7 @@ class GAT(nn.Module):
     heads: int = 1
     slope: float = 0.2
     attention_dropout: float = 0.0
+    bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -156,10 +191,8 @@ class GAT(nn.Module):
             weight, alone = drop(weight), drop(alone)
 
         messages = weight[..., None].astype(h.dtype) * at_senders(graph, h)
-        y = to_receivers(graph, messages) + alone[..., None].astype(h.dtype) * h
-        return y.reshape(*x.shape[:2], self.dim) + self.param("bias", nn.initializers.zeros, (self.dim,)).astype(
-            h.dtype
-        )
+        y = (to_receivers(graph, messages) + alone[..., None].astype(h.dtype) * h).reshape(*x.shape[:2], self.dim)
+        return y + self.param("bias", nn.initializers.zeros, (self.dim,)).astype(h.dtype) if self.bias else y
 
 
 LAYERS = {"gcn": GCN, "sage": SAGE, "gin": GIN, "gat": GAT}
@@ -168,9 +201,10 @@ LAYERS = {"gcn": GCN, "sage": SAGE, "gin": GIN, "gat": GAT}
 class GNN(nn.Module):
     """Layers of one kind, each followed by batch norm, if asked for, and an activation: a graph batch -> nodes.
 
-    dims: width of each layer; heads: of "gat"; norm: batch norm over the nodes that are there; last: whether norm and
-    activation follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536);
-    pool: "sum", "mean" or "max" of the nodes, so that the main output is of graphs; dropout: of each layer's inputs.
+    dims: width of each layer; heads: of "gat"; eps, hidden: of "gin"; norm: batch norm over the nodes that are there,
+    within the layers of "gin" too (inner_norm); norm_last: it follows the activation; last: whether norm and activation
+    follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536); pool:
+    "sum", "mean" or "max" of the nodes, so that the main output is of graphs; dropout: of each layer's inputs.
 
     -> [R, n, D], or with `pool` [R, G, D]; out: 'nodes' [R, n, D] and 'layers', a tuple of [R, n, dims[i]].
     """
@@ -179,7 +213,11 @@ class GNN(nn.Module):
     dims: tuple = (512,)
     heads: int = 1
     activation: str = "relu"
+    eps: float = 0.0
+    hidden: int | None = None
     norm: bool = False
+    inner_norm: bool | None = None
+    norm_last: bool = False
     last: bool = True
     jumping: bool = False
     pool: str | None = None
@@ -198,10 +236,15 @@ class GNN(nn.Module):
         for i, dim in enumerate(self.dims):
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout{i}")(x)
-            x = LAYERS[self.layer](dim, dtype=self.dtype, name=f"layer{i}", **self.fields())(graph, x, train)
-            if self.last or i < len(self.dims) - 1:
+            followed = self.last or i < len(self.dims) - 1
+            # A bias that a norm follows would get only noise for a gradient.
+            own = {**self.fields(), "bias": not (followed and self.norm and not self.norm_last)}
+            x = LAYERS[self.layer](dim, dtype=self.dtype, name=f"layer{i}", **own)(graph, x, train)
+            if followed:
+                activation = ACTIVATIONS[self.activation](f"activation{i}")
+                x = activation(x) if self.norm_last else x
                 x = batch_norm(train, self.dtype, f"norm{i}")(x, mask=graph["nodes"]) if self.norm else x
-                x = ACTIVATIONS[self.activation](f"activation{i}")(x)
+                x = x if self.norm_last else activation(x)
             layers.append(x)
         nodes = jnp.concatenate(layers, -1) if self.jumping else x
         nodes = nodes.astype(jnp.float32) * graph["nodes"][..., None]
@@ -212,4 +255,7 @@ class GNN(nn.Module):
         """What the kind of layer has of its own."""
         if self.layer == "gat":
             return {"heads": self.heads, "attention_dropout": self.attention_dropout}
-        return {"norm": self.norm} if self.layer == "gin" else {}
+        if self.layer != "gin":
+            return {}
+        norm = self.norm if self.inner_norm is None else self.inner_norm
+        return {"eps": self.eps, "hidden": self.hidden, "norm": norm, "activation": self.activation}
