@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from jssl.evals import linear, protocol
 from jssl.evals.fewshot import fewshot
 from jssl.evals.knn import knn, neighbours
-from jssl.evals.labels import per_class, share
+from jssl.evals.labels import by_class, per_class, share
 from tests.oracles import load
 
 CLASSES = 3
@@ -238,9 +239,44 @@ def test_scores_are_written_with_their_protocol(tmp_path):
     assert read["protocol"] == {"seed": 0}
     assert read["run"] == {"commit": "abc"}
     for score in read["scores"]:
-        assert set(score) == {"encoder", "task", "mean", "stderr", "draws", "settings"}
+        assert set(score) - {"classes"} == {"encoder", "task", "mean", "stderr", "draws", "settings"}
+        assert ("classes" in score) == (not score["task"].startswith("fewshot"))
         assert {"classifier", "draw", "seed", "stderr", "test_rows"} <= set(score["settings"])
     assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+# ---- classes
+def test_scores_of_classes_are_scikit_learn_s():
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
+    rows = by_class(predictions, labels)
+    expected = precision_recall_fscore_support(labels, predictions)
+    found = [[row[key] for row in rows] for key in ("precision", "recall", "f1", "count")]
+    np.testing.assert_allclose(found, expected)
+    assert [row["class"] for row in rows] == [0, 1, 2, 3, 4]
+
+
+def test_a_share_of_nothing_is_none_and_a_class_that_is_not_there_is_left_out():
+    rows = by_class(np.array([0, 0, 4]), np.array([0, 2, 0]), names=("zero", "one", "two"))
+    assert [row["class"] for row in rows] == [0, 2, 4]
+    assert [row.get("name") for row in rows] == ["zero", "two", None]
+    assert [row["recall"] for row in rows] == [0.5, 0, None]
+    assert [row["precision"] for row in rows] == [0.5, None, 0]
+    assert [row["f1"] for row in rows] == [0.5, 0, 0]
+
+
+@pytest.mark.parametrize("task", ["knn", "linear", "linear-sgd"])
+def test_recalls_weighted_by_their_counts_are_the_accuracy_of_the_first_draw(task):
+    of = lambda score: sum(row["count"] * row["recall"] for row in score["classes"]) / 200
+    (whole,) = scores_of(protocols=[task], epochs=2, label_names="abc")
+    assert of(whole) == pytest.approx(whole["mean"])
+    assert [(row["class"], row["name"]) for row in whole["classes"]] == [(0, "a"), (1, "b"), (2, "c")]
+    (drawn,) = scores_of(protocols=[task], epochs=2, draws=2)
+    first = share(TRAIN[1], 0.8, np.random.default_rng((0, 0)))
+    call = {"knn": knn, "linear": linear.probe, "linear-sgd": linear.sgd}[task]
+    more = {"knn": {}, "linear": {"rows": first[None]}, "linear-sgd": {"rows": first[None], "epochs": 2}}[task]
+    train = (TRAIN[0][first], TRAIN[1][first]) if task == "knn" else TRAIN
+    assert of(drawn) == pytest.approx(call(*train, *TEST, **DATA, **more)["accuracy"], abs=0.006)
 
 
 def test_the_same_seed_gives_the_same_scores():

@@ -50,3 +50,27 @@ def share(labels, part, rng):
         members = np.flatnonzero(labels == c)
         chosen[rng.permutation(members)[: round(part * len(members))]] = True
     return chosen
+
+
+def by_class(predictions, labels, names=None):
+    """What became of each class: [{"class", "name" where known, "count", "recall", "precision", "f1"}, ...].
+
+    predictions, labels: int [M], from 0; names: texts, those of the first classes, or None. Classes that neither occur
+    nor are predicted are left out. A ratio without a denominator is None: the recall of a class that does not occur,
+    the precision of one that is never predicted.
+    """
+    size = int(max(predictions.max(), labels.max())) + 1
+    right = np.bincount(labels[predictions == labels], minlength=size)
+    count, predicted = np.bincount(labels, minlength=size), np.bincount(predictions, minlength=size)
+    ratio = lambda a, b: float(a / b) if b else None
+    return [
+        {
+            "class": int(c),
+            **({"name": str(names[c])} if names is not None and c < len(names) else {}),
+            "count": int(count[c]),
+            "recall": ratio(right[c], count[c]),
+            "precision": ratio(right[c], predicted[c]),
+            "f1": ratio(2 * right[c], count[c] + predicted[c]),
+        }
+        for c in np.flatnonzero(count + predicted)
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from jssl.config import nearest
 from jssl.evals import fewshot, knn, linear
-from jssl.evals.labels import check, check_classes, share
+from jssl.evals.labels import by_class, check, check_classes, share
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
 TITLES = {"knn": "k-NN", "linear": "linear probe", "linear-sgd": "linear probe, SGD"}
@@ -30,8 +30,11 @@ def evaluate(
     penalties=linear.PENALTIES,
     rates=linear.RATES,
     epochs=100,
+    label_names=None,
 ):
     """Scores one encoder's frozen features -> [{"encoder", "task", "mean", "stderr", "draws", "settings"}, ...].
+
+    All but fewshot also have "classes", see `labels.by_class`: those of the first draw, on all test rows.
 
     Args:
       features: {"train": [N, D], "test": [M, D]}; labels: {"train": int [N], "test": int [M]}, from 0.
@@ -41,6 +44,7 @@ def evaluate(
         test set. More: each draw has a stratified 80 % of it, the standard error is that of the mean over draws.
       fewshot_draws: random choices of the labelled examples, per number of shots.
       k, temperature: of "knn"; penalties: of "linear"; rates, epochs: of "linear-sgd".
+      label_names: the names of the classes, for people, or None.
 
     `mean` is an accuracy in [0, 1]. Test labels choose nothing. Raises ValueError, one line, for an unknown protocol,
     missing labels, a single class, or a class with too few examples.
@@ -77,7 +81,8 @@ def evaluate(
             found = linear.probe(*data, classes=classes, rows=rows, seed=seed, penalties=penalties)
         else:
             found = linear.sgd(*data, classes=classes, rows=rows, seed=seed, rates=rates, epochs=epochs)
-        scores.append(entry(name, found["accuracies"], {**drawn, "seed": seed, **found["settings"]}))
+        score = entry(name, found["accuracies"], {**drawn, "seed": seed, **found["settings"]})
+        scores.append({**score, "classes": by_class(found["predictions"][0], test_y, label_names)})
     return scores
 
 
@@ -127,7 +132,8 @@ def _knn(data, rows, classes, k, temperature):
         "temperature": temperature,
         "train_rows": int(rows[0].sum()),
     }
-    return {"accuracies": np.array([one["accuracy"] for one in found]), "settings": settings}
+    accuracies, predictions = (np.array([one[key] for one in found]) for key in ("accuracy", "predictions"))
+    return {"accuracies": accuracies, "predictions": predictions, "settings": settings}
 
 
 def _cell(score):
