@@ -84,6 +84,28 @@ def scatter(xy, labels=None, names=None):
     return "".join(parts) + "</svg>"
 
 
+def network(xy, edges, classes, count, wrong, titles):
+    """A graph: its edges, its nodes in the colours of `scatter`, and a ring around those that are wrong. -> SVG text.
+
+    xy: [n, 2] as of `layout`; edges: int [E, 2]; classes: int [n] of `count`; wrong: bool [n]; titles: [n] texts, of
+    which those of wrong nodes are under the pointer.
+    """
+    places = np.array([15, 10]) + 460 * np.asarray(xy, float)  # the frame is 1.5 wide and 1 high
+    size = min(8.0, max(2.0, 70 / len(places) ** 0.5))
+    circle = lambda i: f'<circle cx="{places[i, 0]:.1f}" cy="{places[i, 1]:.1f}" r="{size:.1f}"'
+    point = [f"{x:.1f} {y:.1f}" for x, y in places]
+    lines = "".join(f"M{point[a]}L{point[b]}" for a, b in np.asarray(edges).tolist())
+    parts = [f'<svg class="network" viewBox="0 0 720 480" role="img"><path d="{lines}"/>']
+    for index in range(count):
+        dots = "".join(f"{circle(i)}/>" for i in np.flatnonzero((classes == index) & ~wrong))
+        parts.append(f'<g fill="{colour(index, count)}">{dots}</g>')
+    rings = (
+        f'{circle(i)} fill="{colour(classes[i], count)}"><title>{html.escape(titles[i])}</title></circle>'
+        for i in np.flatnonzero(wrong)
+    )
+    return f'{"".join(parts)}<g class="wrong">{"".join(rings)}</g></svg>'
+
+
 def mosaic(xy, thumbs, labels=None, count=1, columns=30):
     """The map as pictures: of each cell of a grid the point nearest to its middle. -> data URI.
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from jssl import figures, sections
+from jssl import by_class, figures, sections
 from jssl.writers import read_metrics
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.tmpl")
@@ -21,9 +21,9 @@ TEMPLATE = pathlib.Path(__file__).with_name("report.html.tmpl")
 def report(workdir):
     """Writes WORKDIR/report.html from what is in the run directory and returns its path.
 
-    Read where they exist: config.json, metrics.jsonl, scores.json, neighbours.npz (see `panel`), map.npz, views.png.
-    What has no data is left out, with the command that makes it. Raises FileNotFoundError if there is none of them,
-    ValueError if one cannot be read.
+    Read where they exist: config.json, metrics.jsonl, scores.json, graph.npz, neighbours.npz (see `panel`), map.npz,
+    views.png. What has no data is left out, with the command that makes it. Raises FileNotFoundError if there is none
+    of them, ValueError if one cannot be read.
     """
     workdir = pathlib.Path(workdir)
     config, scores, rows = (
@@ -33,6 +33,8 @@ def report(workdir):
     )
     content = {
         "Scores": sections.scores(scores),
+        "Per class": by_class.scores(scores),
+        "The graph": by_class.graph(_read_arrays(workdir / "graph.npz")),
         "Nearest neighbours": sections.neighbours(_read_arrays(workdir / "neighbours.npz")),
         "Map of the embeddings": sections.embeddings(_read_arrays(workdir / "map.npz")),
         "Training curves": sections.curves(rows),

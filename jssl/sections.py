@@ -104,11 +104,11 @@ def _tiles(rows, scores):
     tiles = []
     for (encoder, task), mean in means.items():
         if encoder == "trained" and 0 <= mean <= 1 and len(tiles) < 3:
-            before = f"untrained: {_percent(means['untrained', task])}" if ("untrained", task) in means else ""
-            tiles.append((_percent(mean), title(task), before))
+            before = f"untrained: {percent(means['untrained', task])}" if ("untrained", task) in means else ""
+            tiles.append((percent(mean), title(task), before))
     last = {name: value for row in rows for name, value in row.items()}
     if "knn" in last and not tiles:
-        tiles.append((_percent(last["knn"]), "k-NN", "last while training"))
+        tiles.append((percent(last["knn"]), "k-NN", "last while training"))
     if "loss" in last:
         tiles.append((figures.short(last["loss"]), "loss", "the last one"))
     if speeds := [row["examples_per_s"] for row in rows if "examples_per_s" in row]:
@@ -186,7 +186,7 @@ def _score(score):
     if not 0 <= score["mean"] <= 1:  # not an accuracy
         return figures.short(score["mean"])
     error = f" <small>± {100 * score['stderr']:.1f}</small>" if score.get("stderr") else ""
-    return f"{_percent(score['mean'])}{error}"
+    return f"{percent(score['mean'])}{error}"
 
 
 def neighbours(arrays):
@@ -212,7 +212,7 @@ def neighbours(arrays):
     if labels is not None:
         share = np.mean(near == labels[:, None])
         others = "" if share == 1 else "; the others are dashed red and named"
-        agree = f" {_percent(share)} of those shown have the query's class (green frame){others}."
+        agree = f" {percent(share)} of those shown have the query's class (green frame){others}."
     broad = " broad" if neighbour.shape[1] > (10 if query.shape[1] < 48 else 5) else ""
     return (
         "<p>On the left of each row a query, then the images whose features are nearest to it, with their cosine "
@@ -249,21 +249,22 @@ def embeddings(arrays):
         pictures = f'<img class="wide" src="{uri}" alt="the map with pictures">'
     if names or not pictures:  # without classes the pictures say more than points of one colour
         rows = np.random.default_rng(0).permutation(len(xy))[:MAP_POINTS]
-        points = figures.scatter(xy[rows], of(rows), names) + _legend(names or [])
+        points = figures.scatter(xy[rows], of(rows), names) + legend(names or [])
     return (
         f"<p>Each of the {len(xy):,} points is one example, laid on the plane by {how} so that examples with like "
         f"features lie close together; the axes have no meaning of their own.{colours}</p>{points}{pictures}"
     )
 
 
-def _legend(names, most=40):
+def legend(names, most=40, more=""):
+    """The classes beside their colours, and what else there is to say, as HTML."""
     swatches = [
         f'<span><i style="background: {figures.colour(i, len(names))}"></i>{escape(name)}</span>'
         for i, name in enumerate(names[:most])
     ]
     if len(names) > most:
         swatches.append(f"<span>and {len(names) - most} more</span>")
-    return f'<div class="legend">{"".join(swatches)}</div>' if names else ""
+    return f'<div class="legend">{"".join(swatches)}{more}</div>' if names else ""
 
 
 def curves(rows):
@@ -318,6 +319,7 @@ def run(config):
 
 def missing(workdir, titles):
     command = lambda title: escape(MISSING[title].format(shlex.quote(str(workdir))))
+    titles = [title for title in titles if title in MISSING]  # the others are not of every run
     lines = "".join(f"<li>{title}: <code>{command(title)}</code></li>" for title in titles)
     lead = "<h2>Not made yet</h2><p>What has no data in this run, and the command that makes it.</p>"
     return f'<section>{lead}<ul class="missing">{lines}</ul></section>' if titles else ""
@@ -350,7 +352,7 @@ def _text(value):
     return "none" if value is None or value == {} else str(value)
 
 
-def _percent(value):
+def percent(value):
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 

@@ -159,8 +159,10 @@ def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
     written = json.loads((workdir / "scores.json").read_text())
     assert written["protocol"]["data"]["graph"] == SOURCE
     assert all(0.3 < score["mean"] <= 1 for score in written["scores"])
+    assert [row["name"] for row in written["scores"][0]["classes"]] == list("0123456789")
     page = report(workdir).read_text()
-    assert "Map of the embeddings" in page
+    for section in "Per class", "The graph", "Map of the embeddings":
+        assert f"<h2>{section}</h2>" in page
 
 
 def test_accumulation_of_one_graph_is_refused():

@@ -9,11 +9,14 @@ import numpy as np
 from jssl import data as sources
 from jssl import health
 from jssl.encoder import Encoder
+from jssl.evals import knn, linear
 from jssl.evals import protocol as protocols
 from jssl.evals.labels import share
 from jssl.experiment import provenance
+from jssl.layout import layout
 from jssl.report import embedding_map, panel, thumbnails
 
+DRAWN = {"nodes": 3000, "edges": 80_000}  # directed ones; a graph of more is not drawn in the report
 SHOWN = 1000  # rows in the map and the neighbours of the report
 QUERIES, NEIGHBOURS = 8, 8
 THUMBS, THUMB = 400, 40  # pictures on a map without labels, and their side
@@ -22,7 +25,7 @@ BATCH = 256
 
 
 def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=None):
-    """Scores a run: writes scores.json, neighbours.npz and map.npz into it and returns the table as text.
+    """Scores a run: writes scores.json, neighbours.npz, map.npz and graph.npz into it and returns the table as text.
 
     protocol: comma-separated names of `jssl.evals.protocol.PROTOCOLS`; draws: of the labelled images, for all but
     fewshot, which draws 100 times; data, test: other labelled sources than the run's own. Without a test source a fifth
@@ -56,7 +59,9 @@ def evaluate(workdir, protocol="knn,linear,fewshot", draws=1, data=None, test=No
             seed=config["seed"],
             k=config["eval"]["k"],
             temperature=config["eval"]["temperature"],
+            label_names=train.label_names,
         )
+    save_graph(workdir, encoders["trained"], train, protocol.split(","), config)
     described = {"protocols": protocol, "draws": draws, "seed": config["seed"], "data": said}
     protocols.write(workdir / "scores.json", scores, described, provenance())
     return protocols.table(scores)
@@ -166,6 +171,38 @@ def save_map(workdir, features, labels, label_names):
         names = label_names or [str(label) for label in range(labels.max() + 1)]
         shown |= {"label": labels, "label_names": np.asarray(names, str)}
     np.savez(workdir / "map.npz", **shown)
+
+
+def save_graph(workdir, encoder, source, tasks, config):
+    """graph.npz of one small labelled graph: where its nodes lie, and the class that a classifier on the training nodes
+    gives each of them: the linear probe where `tasks` has it, else k-NN. Of anything else there is no such file."""
+    path = workdir / "graph.npz"
+    path.unlink(missing_ok=True)
+    if not isinstance(source, sources.Graphs) or not source.single:
+        return
+    if len(source.x) > DRAWN["nodes"] or len(source.edges) > DRAWN["edges"]:
+        return
+    features, splits = encoder.embed(source), node_splits(source, config["seed"])
+    train, classes = splits["train"], int(source.labels.max()) + 1
+    data = features[train], source.labels[train], features, np.maximum(source.labels, 0)
+    if "linear" in tasks:
+        name, found = "linear probe", linear.probe(*data, classes=classes, seed=config["seed"])["predictions"][0]
+    else:
+        k, temperature = config["eval"]["k"], config["eval"]["temperature"]
+        name, found = "k-NN", knn.knn(*data, classes=classes, k=k, temperature=temperature)["predictions"]
+    split = np.full(len(features), "", "U5")
+    for part, nodes in splits.items():
+        split[nodes] = part
+    np.savez(
+        path,
+        xy=layout(len(features), source.edges),
+        edges=np.unique(np.sort(source.edges, 1), axis=0),
+        predicted=found,
+        label=source.labels,
+        split=split,
+        label_names=np.asarray(source.label_names or range(classes), str),
+        classifier=name,
+    )
 
 
 def unlabelled(workdir, features, said):
