@@ -20,6 +20,14 @@ def unit(x):
     return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
 
+def cosine(x, y):
+    """Cosine of the angles between vectors, in float32; 0 where one is zero. [..., D] each -> [...]"""
+    x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+    product = lambda x, y: jnp.einsum("...d,...d->...", x, y, precision=lax.Precision.HIGHEST)
+    square = product(x, x) * product(y, y)
+    return product(x, y) * lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
 def mean_over(x, there):
     """The mean of x where `there` is not 0, both of one shape; 0 where it is nowhere."""
     return jnp.sum(x * there) / jnp.maximum(jnp.sum(there), 1)

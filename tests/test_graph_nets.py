@@ -1,11 +1,12 @@
 """Graph layers against torch_geometric's figures; nothing depends on the order of nodes or on padding."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl.nets.graph import GAT, GCN, GIN, GNN, SAGE, readout
+from jssl.nets.graph import GAT, GCN, GIN, GNN, SAGE, dropout, readout
 from jssl.nets.net import apply_net, init_net
 from tests import oracles
 from tests.graphs import batch
@@ -33,7 +34,7 @@ THEIRS = {
     "gat": (
         GAT(6, heads=2),
         {
-            "dense": linear("gat.lin"),
+            "kernel": linear("gat.lin")["kernel"],
             "source": WEIGHTS["gat.att_src"][0],
             "target": WEIGHTS["gat.att_dst"][0],
             "bias": WEIGHTS["gat.bias"],
@@ -49,6 +50,32 @@ def test_layer_is_torch_geometrics(name, padding):
     graph = reference(name == "gcn_weighted", **padding)
     y = jax.jit(lambda graph: layer.apply({"params": params}, graph, graph["x"]))(graph)
     np.testing.assert_allclose(y[0, :9], TENSORS[f"out.{name}"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [GCN(32), GAT(32, heads=2)], ids=["gcn", "gat"])
+def test_neighbours_are_summed_before_or_after_the_layer_widens_them(layer):
+    """Which of the two depends on the widths alone: columns of zeros turn it round and change no number."""
+    graph, rng = reference(), np.random.RandomState(0)
+    width = graph["x"].shape[-1]
+    params = layer.init(jax.random.key(0), graph, graph["x"])["params"]
+    params = {**params, "bias": rng.randn(32).astype(np.float32)}
+    wide = np.pad(graph["x"], [(0, 0), (0, 0), (0, 64)])
+    grow = lambda x: jnp.pad(x, [(0, 64), (0, 0)]) if x.shape == (width, 32) else x
+    run = jax.jit(lambda params, x: layer.apply({"params": params}, graph, x))
+    np.testing.assert_allclose(run(jax.tree.map(grow, params), wide), run(params, graph["x"]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5])
+def test_dropout_hides_its_share_and_keeps_the_mean(rate):
+    class Dropped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return dropout(self, x, rate)
+
+    x = jnp.full((300, 300), 3.0)
+    y = np.asarray(Dropped().apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    assert set(np.unique(y.round(4))) == {0.0, np.float32(3 / (1 - rate)).round(4)}
+    assert (y == 0).mean() == pytest.approx(rate, abs=0.01)
 
 
 @pytest.mark.parametrize("kind, name", [("sum", "add"), ("mean", "mean"), ("max", "max")])

@@ -15,7 +15,7 @@ from jssl.method import Method
 from jssl.nets.graph import apply_graph_views, each, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_nets, init_nets, width
-from jssl.transforms import ema, mean_over, unit
+from jssl.transforms import cosine, ema, mean_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,4 +76,4 @@ class BGRL(Method):
 
 def distance(q, z, there):
     """Eq. 1: 2 - 2 cos, mean over the nodes that are there. q, z: [R, n, D] -> []."""
-    return mean_over(2 - 2 * jnp.sum(unit(q) * unit(z), -1), there)
+    return mean_over(2 - 2 * cosine(q, z), there)

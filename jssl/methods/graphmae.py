@@ -13,7 +13,7 @@ from jssl.method import Method
 from jssl.nets.graph import GNN, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.transforms import mean_over, unit
+from jssl.transforms import cosine, mean_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,4 +96,4 @@ class GraphMAE(Method):
 
 def scaled_cosine_error(y, x, hidden, gamma):
     """Eq. 2: (1 - cos)^gamma, mean over the hidden nodes. y, x: [R, n, F], hidden: bool [R, n] -> []."""
-    return mean_over(jnp.maximum(1 - jnp.sum(unit(y) * unit(x), -1), 0) ** gamma, hidden)
+    return mean_over(jnp.maximum(1 - cosine(y, x), 0) ** gamma, hidden)
