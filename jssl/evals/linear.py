@@ -27,6 +27,7 @@ def probe(
     seed=0,
     standardise=True,
     rows=None,
+    held=None,
     tol=1e-4,
     max_steps=500,
 ):
@@ -41,6 +42,8 @@ def probe(
       train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
       standardise: zero mean and unit variance per dimension, by the statistics of `train`.
       rows: bool [draws, N]: the training rows that each draw may use; None is one draw of all.
+      held: bool [draws, N]: given validation rows instead of a drawn share; the last fit is then not on them either, as
+        where a data set comes with its validation set.
       tol: length of the gradient at which the last fit stops (the fits before it: ten times this).
 
     Returns:
@@ -50,9 +53,9 @@ def probe(
     penalties = sorted((float(p) for p in penalties), reverse=True)
     if not penalties or penalties[-1] <= 0:
         raise ValueError(f"penalties are {penalties}; expected one or more positive numbers")
-    held = _validation(y, rows, validation, seed)
+    given, held = held is not None, _validation(y, rows, validation, seed) if held is None else held
     found = [
-        _pick(x, y, rows[some], held[some], classes, np.asarray(penalties), tol, max_steps)
+        _pick(x, y, rows[some], held[some], classes, np.asarray(penalties), tol, max_steps, refit=not given)
         for some in _chunks(len(rows), len(x) * classes)
     ]
     predictions = np.concatenate([_predict(model, test) for model, _ in found])
@@ -61,14 +64,18 @@ def probe(
         "penalties": penalties,
         "penalty": np.concatenate([best for _, best in found]).tolist(),
         **_settings(validation, seed, standardise, rows),
+        **({"picked_by": "accuracy on the given validation rows", "validation": "given"} if given else {}),
         "tol": tol,
         "max_steps": max_steps,
     }
     return _result(predictions, test_labels, settings)
 
 
-def _pick(x, labels, rows, held, classes, penalties, tol, max_steps):
-    """The path from strong to weak for some draws, then the last fit -> models [draws, D + 1, classes], penalties."""
+def _pick(x, labels, rows, held, classes, penalties, tol, max_steps, refit=True):
+    """The path from strong to weak for some draws, then the last fit -> models [draws, D + 1, classes], penalties.
+
+    refit: whether the last fit is on the held rows as well.
+    """
     draws = np.arange(len(rows))
 
     def fit(rows, penalty, start, tol):
@@ -81,7 +88,7 @@ def _pick(x, labels, rows, held, classes, penalties, tol, max_steps):
         path.append(model)
         scores.append(_accuracy(_predict(model, x), labels, held))  # [draws]
     best = np.argmax(scores, 0)  # the first of equal ones: the strongest penalty
-    return fit(rows, penalties[best], jnp.stack(path)[best, draws], tol), penalties[best]
+    return fit(rows if refit else rows & ~held, penalties[best], jnp.stack(path)[best, draws], tol), penalties[best]
 
 
 def sgd(
