@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def check(features, labels, split):
+def check(features, labels, split, unknown=False):
     """-> features float32 [N, D] (jax), labels int32 [N] (numpy); `split` names them in errors.
 
-    Raises ValueError for missing or negative labels, other shapes, no rows, features that are not finite.
+    Raises ValueError for missing or negative labels (-1 is one where some may be `unknown`), other shapes, no rows,
+    features that are not finite.
     """
     if labels is None:
         raise ValueError(f"the {split} set has no labels; this protocol needs one class per example")
@@ -17,8 +18,9 @@ def check(features, labels, split):
         raise ValueError(f"the {split} set has {shapes}; expected [N, D] and [N] with N >= 1")
     if labels.dtype.kind not in "iub":
         raise ValueError(f"the {split} labels are {labels.dtype}; expected class numbers from 0, as integers")
-    if labels.min() < 0:
-        raise ValueError(f"the {split} labels go down to {labels.min()}; expected class numbers from 0")
+    if labels.min() < (-1 if unknown else 0):
+        or_none = ", or -1 for none" if unknown else ""
+        raise ValueError(f"the {split} labels go down to {labels.min()}; expected class numbers from 0{or_none}")
     features = jnp.asarray(features, jnp.float32)
     if not jnp.isfinite(features).all():
         raise ValueError(f"the {split} features hold NaN or infinity; expected finite numbers: did training diverge?")
