@@ -69,7 +69,7 @@ def _small(share):
 
 
 def graph(arrays):
-    """The graph with the class that each node is given. arrays: what graph.npz holds, see `evals.run.save_graph`"""
+    """The graph with the class that each node is given. arrays: what graph.npz holds, see `evals.shown.save_graph`"""
     if not arrays:
         return ""
     known, predicted, label = arrays["label_names"], arrays["predicted"], arrays["label"]

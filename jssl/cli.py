@@ -39,9 +39,9 @@ def _parser():
 
     evaluate = verb("eval", "Score a trained encoder, its untrained self and raw pixels.")
     evaluate.add_argument("--workdir", required=True, help="a run directory")
-    evaluate.add_argument("--protocol", default="knn,linear,fewshot", help="comma-separated (default: %(default)s)")
-    evaluate.add_argument("--draws", type=int, default=1, help="draws of the labelled images for knn and linear")
-    evaluate.add_argument("--data", help="labelled training images (default: those of the run)")
+    evaluate.add_argument("--protocol", help="comma-separated (default: all that suit, such as knn,linear,fewshot)")
+    evaluate.add_argument("--draws", type=int, help="draws of the labelled images, or of splits of a graph")
+    evaluate.add_argument("--data", help="labelled training data (default: those of the run)")
     evaluate.add_argument("--test", help="labelled test images (default: config.data.eval_source)")
 
     embed = verb("embed", "Write the features of images, with their file names.")

@@ -39,6 +39,7 @@ def base():
                 "workers": None,  # decoding processes; 0: threads of this one
                 "resident": None,  # whether the images live on the device
                 "rows": None,  # that a batch of small graphs lies in side by side; None: one for each device
+                "held_edges": 0.0,  # share of a graph's edges that training does not see, to be predicted afterwards
                 "centrality": None,  # degree, pagerank or eigenvector, for views that spare what matters in a graph
             },
             "train": {

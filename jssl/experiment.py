@@ -17,6 +17,7 @@ import optax
 import jssl
 from jssl import data, probe
 from jssl.config import build, complete
+from jssl.evals import links
 from jssl.evals.labels import share
 from jssl.method import Method, Time
 from jssl.optim import optimizer, schedule
@@ -43,13 +44,21 @@ class Experiment(NamedTuple):
 def open_data(config):
     """The training source of a config: what `config.data` says, cleaned, cut and weighted."""
     fields = config.data
+    if config.modality == "graph":
+        source, _, _ = open_graph(fields, config.seed)
+        weighted = fields.centrality is not None and source.modality == "graph"
+        return source.weighted(fields.centrality) if weighted else source
     source = data.open_source(fields.source, channels=fields.channels, max_bad=fields.max_bad)
-    source = labelled_part(source, fields.share, config.seed)
-    if fields.centrality is None:
-        return source
-    if source.modality != "graph":
-        raise ValueError(f"data.centrality={fields.centrality!r} is of graphs: expected None for {source.spec}")
-    return source.weighted(fields.centrality)
+    return labelled_part(source, fields.share, config.seed)
+
+
+def open_graph(fields, seed):
+    """The graphs of a config's `data`, and the pairs of nodes to tell apart, [P, 2] with and [P, 2] without an edge,
+    or None and None: edges that are held out are not in the graph."""
+    source = data.open_source(fields["source"])
+    if source.modality != "graph" or not fields["held_edges"]:
+        return source, None, None
+    return links.without(source, fields["held_edges"], seed)
 
 
 def labelled_part(source, part, seed):

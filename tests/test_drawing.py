@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jssl import data, figures
-from jssl.evals import run as evals
+from jssl.evals import graphs, protocol, shown
 from jssl.evals.labels import by_class
 from jssl.layout import ASPECT, layout
 from jssl.report import report
@@ -135,12 +135,6 @@ def test_a_graph_without_wrong_nodes_has_no_ring(tmp_path):
     assert 'class="ring"' not in html
 
 
-class Raw:
-    """An encoder whose features are those of the nodes."""
-
-    embed = staticmethod(lambda graph: graph.x)
-
-
 CONFIG = {"seed": 0, "eval": {"k": 20, "temperature": 0.07}}
 
 
@@ -151,12 +145,12 @@ def digits():
 
 @pytest.mark.parametrize("task, name", [("linear", "linear probe"), ("fewshot", "k-NN")])
 def test_the_classes_of_a_graph_s_nodes_are_told_by_the_training_nodes_alone(tmp_path, digits, task, name):
-    evals.save_graph(tmp_path, Raw, digits, ["knn", task], CONFIG)
+    splits = graphs.split(digits, 0)
+    shown.save_graph(tmp_path, digits.x, digits, splits, ["knn", task], CONFIG)
     found = dict(np.load(tmp_path / "graph.npz"))
     assert str(found["classifier"]) == name
-    splits = evals.node_splits(digits, 0)
     np.testing.assert_array_equal(np.flatnonzero(found["split"] == "test"), splits["test"])
-    scored = evals.protocols.evaluate(
+    scored = protocol.evaluate(
         {split: digits.x[nodes] for split, nodes in splits.items()},
         {split: digits.labels[nodes] for split, nodes in splits.items()},
         protocols=["linear" if task == "linear" else "knn"],
@@ -169,10 +163,10 @@ def test_the_classes_of_a_graph_s_nodes_are_told_by_the_training_nodes_alone(tmp
 
 @pytest.mark.parametrize("limit", [{"nodes": 499}, {"edges": 499}])
 def test_a_larger_graph_is_not_drawn_and_not_missed(tmp_path, digits, monkeypatch, limit):
-    monkeypatch.setattr(evals, "DRAWN", evals.DRAWN | limit)
+    monkeypatch.setattr(shown, "DRAWN", shown.DRAWN | limit)
     (tmp_path / "graph.npz").write_bytes(b"of another graph")
     (tmp_path / "config.json").write_text('{"config": {"seed": 0}}')
-    evals.save_graph(tmp_path, Raw, digits, ["knn"], CONFIG)
+    shown.save_graph(tmp_path, digits.x, digits, graphs.split(digits, 0), ["knn"], CONFIG)
     assert not (tmp_path / "graph.npz").exists()
     assert "The graph" not in report(tmp_path).read_text()
 

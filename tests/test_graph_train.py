@@ -11,7 +11,7 @@ from jssl import data
 from jssl import train as loop
 from jssl.encoder import Encoder
 from jssl.evals.run import evaluate
-from jssl.experiment import fill, open_data
+from jssl.experiment import fill, open_data, open_graph
 from jssl.method import LABELS
 from jssl.report import report
 from jssl.sharding import make_mesh
@@ -82,12 +82,9 @@ def test_nodes_or_graphs_are_what_the_encoder_is_of():
         made = configs.load(name, {"data.source": source})
         with pytest.raises(ValueError, match=message):
             fill(made, open_data(made))
-    made = configs.load("dgi", {"data.source": "digits"})
+    made = configs.load("gca", {"data.source": "digits"})
     with pytest.raises(ValueError, match=r"digits holds 1,297 images.*expected a source of modality 'graph'"):
         fill(made, open_data(made))
-    made = configs.load("simclr", {"data.centrality": "degree"})
-    with pytest.raises(ValueError, match=r"data\.centrality='degree' is of graphs: expected None for digits"):
-        open_data(made)
 
 
 def test_a_probe_beside_sees_the_labels_of_training_nodes_alone():
@@ -153,12 +150,14 @@ def test_exported_encoder_gives_features_of_every_node(trained):
 
 def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
     workdir, _ = trained
-    table = evaluate(workdir, protocol="knn,fewshot")
-    for said in "raw features", "untrained", "5 labels per class":
+    table = evaluate(workdir, draws=2)
+    for said in "raw features", "untrained", "5 labels per class", "linear probe", "clusters, NMI":
         assert said in table
     written = json.loads((workdir / "scores.json").read_text())
     assert written["protocol"]["data"]["graph"] == SOURCE
     assert all(0.3 < score["mean"] <= 1 for score in written["scores"])
+    linear = next(score for score in written["scores"] if score["task"] == "linear")
+    assert (linear["draws"], linear["settings"]["test_rows"]) == (2, 400)
     assert [row["name"] for row in written["scores"][0]["classes"]] == list("0123456789")
     page = report(workdir).read_text()
     for section in "Per class", "The graph", "Map of the embeddings":
@@ -171,3 +170,42 @@ def test_accumulation_of_one_graph_is_refused():
     made.train.accumulate = 2
     with pytest.raises(ValueError, match=r"train\.batch_size=1 cannot be cut into 2 micro-batches"):
         fill(made, source)
+
+
+def test_many_graphs_are_scored_by_a_machine_in_folds(tmp_path):
+    less = {"data.source": "pixels:digits@test[:200]", "train.steps": 4, "train.epochs": "None", "train.batch_size": 64}
+    made = configs.load("graphcl:demo", less | {"checkpoint.every": 4, "eval.every": 4, "log_every": 4})
+    made.encoder.dims = (8, 8)
+    train(made, tmp_path)
+    table = evaluate(tmp_path, protocol="svm,cluster")
+    for said in "SVM, 10 folds", "clusters, ARI", "untrained", "raw features":
+        assert said in table
+    with pytest.raises(ValueError, match=r"unknown protocol 'svn' of 200 graphs.*did you mean svm"):
+        evaluate(tmp_path, protocol="svn")
+    with pytest.raises(ValueError, match=r"unknown protocol .links. of 200 graphs"):
+        evaluate(tmp_path, protocol="links")
+
+
+def test_edges_that_are_predicted_are_hidden_from_training(tmp_path):
+    made = configs.load("dgi:demo", {"data.source": SOURCE, "data.held_edges": 0.2, "train.steps": 2})
+    made.checkpoint.every = made.eval.every = made.log_every = 2
+    made.encoder.dims = (16,)
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            loop, "Run", lambda config, source, *rest: seen.update(source=source) or Run(config, source, *rest)
+        )
+        train(made, tmp_path)
+    whole = data.open_source(SOURCE).edges
+    _, positive, negative = open_graph(made.data, made.seed)
+    trained_on = {tuple(edge) for edge in seen["source"].edges.tolist()}
+    hidden = {tuple(edge) for edge in whole.tolist()} - trained_on
+    assert hidden == {tuple(edge) for edge in np.concatenate([positive, positive[:, ::-1]]).tolist()}
+    assert len(hidden) == pytest.approx(0.2 * len(whole), rel=0.01)
+    assert not {tuple(edge) for edge in negative.tolist()} & (trained_on | hidden)
+    assert "links, AUC" in evaluate(tmp_path, protocol="links")
+
+
+def test_links_need_edges_that_training_has_not_seen(trained):
+    with pytest.raises(ValueError, match=r"training has seen every edge.*--config\.data\.held_edges=0\.1"):
+        evaluate(trained[0], protocol="links")

@@ -11,7 +11,16 @@ from jssl.evals import fewshot, knn, linear
 from jssl.evals.labels import by_class, check, check_classes, share
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
-TITLES = {"knn": "k-NN", "linear": "linear probe", "linear-sgd": "linear probe, SGD"}
+TITLES = {
+    "knn": "k-NN",
+    "linear": "linear probe",
+    "linear-sgd": "linear probe, SGD",
+    "svm": "SVM, 10 folds",
+    "nmi": "clusters, NMI",
+    "ari": "clusters, ARI",
+    "link-auc": "links, AUC",
+    "link-ap": "links, AP",
+}
 PART = 0.8  # of the training set, in each of several draws
 
 
@@ -137,4 +146,5 @@ def _knn(data, rows, classes, k, temperature):
 
 
 def _cell(score):
-    return f"{100 * score['mean']:.1f} ± {100 * score['stderr']:.1f}"
+    error = "" if score["stderr"] is None else f" ± {100 * score['stderr']:.1f}"
+    return f"{100 * score['mean']:.1f}{error}"

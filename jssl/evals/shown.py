@@ -1,0 +1,85 @@
+"""What an evaluation leaves in the run directory for the report: neighbours, maps, a drawn graph."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jssl import health
+from jssl.evals import knn, linear
+from jssl.layout import layout
+from jssl.report import embedding_map, panel, thumbnails
+
+DRAWN = {"nodes": 3000, "edges": 80_000}  # directed ones; a graph of more is not drawn in the report
+SHOWN = 1000  # rows in the map and the neighbours of the report
+QUERIES, NEIGHBOURS = 8, 8
+THUMBS, THUMB = 400, 40  # pictures on a map without labels, and their side
+
+
+def save_pictures(workdir, features, source):
+    """neighbours.npz and map.npz, for the report."""
+    rows = np.random.default_rng(0).permutation(len(source))[:SHOWN]
+    features, source = features[rows], source.take(rows)
+    queries = np.arange(min(QUERIES, len(source)))
+    found = panel(features, source.image, source.labels, source.names, queries, NEIGHBOURS, source.label_names)
+    np.savez(workdir / "neighbours.npz", **found)
+    if source.labels is not None:
+        save_map(workdir, features, source.labels, source.label_names)
+    else:
+        index = np.arange(min(THUMBS, len(source)))
+        thumbs = thumbnails(source.image, index.tolist(), THUMB)
+        shown = {"thumbs": np.stack(list(thumbs.values())), "thumb_index": index}
+        np.savez(workdir / "map.npz", xy=embedding_map(features), **shown)
+
+
+def save_map(workdir, features, labels, label_names):
+    """map.npz of examples, with their classes where they are known."""
+    shown = {"xy": embedding_map(features)}
+    if labels is not None:
+        names = label_names or [str(label) for label in range(labels.max() + 1)]
+        shown |= {"label": labels, "label_names": np.asarray(names, str)}
+    np.savez(workdir / "map.npz", **shown)
+
+
+def save_graph(workdir, features, source, splits, tasks, config):
+    """graph.npz of one small labelled graph: where its nodes lie, and the class that a classifier on the training nodes
+    gives each of them: the linear probe where `tasks` has it, else k-NN. Of anything else there is no such file."""
+    path = workdir / "graph.npz"
+    path.unlink(missing_ok=True)
+    if not source.single or len(source.x) > DRAWN["nodes"] or len(source.edges) > DRAWN["edges"]:
+        return
+    train, classes = splits["train"], int(source.labels.max()) + 1
+    data = features[train], source.labels[train], features, np.maximum(source.labels, 0)
+    if "linear" in tasks:
+        name, found = "linear probe", linear.probe(*data, classes=classes, seed=config["seed"])["predictions"][0]
+    else:
+        k, temperature = config["eval"]["k"], config["eval"]["temperature"]
+        name, found = "k-NN", knn.knn(*data, classes=classes, k=k, temperature=temperature)["predictions"]
+    split = np.full(len(features), "", "U5")
+    for part, nodes in splits.items():
+        split[nodes] = part
+    np.savez(
+        path,
+        xy=layout(len(features), source.edges),
+        edges=np.unique(np.sort(source.edges, 1), axis=0),
+        predicted=found,
+        label=source.labels,
+        split=split,
+        label_names=np.asarray(source.label_names or range(classes), str),
+        classifier=name,
+    )
+
+
+def unlabelled(workdir, features, spec):
+    """Without labels there is no accuracy: what can be said is how many dimensions the features use.
+
+    features: {encoder: [N, D]} -> text
+    """
+    lines = [f"no labels in {spec}: k-NN and probes need them; measured without labels:"]
+    for name, found in features.items():
+        x = jnp.asarray(found)[:, None]
+        measures = health.measures({"features": x})
+        lines.append(
+            f"{name:>10}: RankMe {measures['health/features_rankme']:.1f} of {x.shape[-1]} dimensions, "
+            f"spread {measures['health/features_std']:.2f} (1 is even, 0 is collapsed)"
+        )
+    lines.append(f"neighbours and map for the report: jssl report --workdir {workdir}")
+    return "\n".join(lines)
