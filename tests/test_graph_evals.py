@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
@@ -209,7 +209,8 @@ def test_rows_without_a_class_are_clustered_and_not_scored():
     some = np.where(np.arange(120) < 60, labels, -1)
     found, whole = cluster(x, some, seeds=[0]), cluster(x, labels, seeds=[0])
     np.testing.assert_array_equal(found["clusters"], whole["clusters"])
-    assert found["nmi"] != whole["nmi"]
+    assert found["nmi"] == pytest.approx(normalized_mutual_info_score(labels[:60], found["clusters"][:60]))
+    assert found["ari"] == pytest.approx(adjusted_rand_score(labels[:60], found["clusters"][:60]))
     assert found["settings"]["rows"] == 60
 
 
@@ -283,7 +284,7 @@ def test_a_graph_without_its_hidden_edges():
 
 
 def communities(n=120, seed=0):
-    """A graph of pairs within two communities, and features: one number tells the community, one more the degree."""
+    """A graph of pairs within two communities, and each node's community, -1 or 1."""
     rng = np.random.default_rng(seed)
     side = np.arange(n) % 2
     pairs = rng.integers(0, n, (3 * n, 2))
@@ -324,7 +325,7 @@ def test_a_trained_score_finds_the_numbers_that_tell_edges_and_held_pairs_teach_
     kept, positive, negative = links.hold_out(graph.edges, 120, 0.3)
     x = np.concatenate([side[:, None], 3 * np.random.default_rng(1).normal(size=(120, 12))], 1)
     trained = links.scores(x, positive, negative, kind="trained", edges=kept)
-    assert trained["auc"] > links.scores(x, positive, negative)["auc"] + 0.1
+    assert trained["auc"] > 0.7 > links.scores(x, positive, negative)["auc"] + 0.1
     swapped = links.scores(x, negative, positive, kind="trained", edges=kept)
     assert swapped["auc"] == pytest.approx(1 - trained["auc"])
     assert swapped["settings"] == trained["settings"]
