@@ -62,7 +62,7 @@ class GraphMAE(Method):
     def loss(self, params, carry, views, rng, time):
         graph = choose(views, 0)
         rng_mask, rng_noise, rng_encoder, rng_decoder = jax.random.split(rng, 4)
-        hidden = share(rng_mask, graph, self.mask_ratio)  # bool [R, n]
+        hidden = share(rng_mask, as_one(graph), self.mask_ratio)  # bool [R, n], of all graphs of a row together
         x = self.corrupted(params["mask"], graph, hidden, rng_noise)
 
         stats = dict(carry["stats"])
@@ -83,7 +83,7 @@ class GraphMAE(Method):
         """The token in place of the hidden nodes' features, or for `replace_ratio` of them those of a random node."""
         rng_which, rng_from = jax.random.split(rng)
         there = {**graph, "nodes": graph["nodes"] * hidden}
-        replaced = share(rng_which, there, self.replace_ratio)
+        replaced = share(rng_which, as_one(there), self.replace_ratio)
         score = draw(rng_from, hidden.shape) - (graph["nodes"] == 0)
         other = jnp.take_along_axis(graph["x"], jnp.argsort(-score, 1)[..., None], 1)  # nodes before padding
         x = jnp.where(hidden[..., None], token, graph["x"])
@@ -92,6 +92,11 @@ class GraphMAE(Method):
     def embed(self, params, carry, inputs):
         h, _, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs)
         return {"features": h}
+
+
+def as_one(graph):
+    """The same, as if a row held one graph: of small ones, more nodes of this and fewer of that may then be chosen."""
+    return {**graph, "graph": jnp.zeros_like(graph["graph"]), "index": graph["index"][:, :1]}
 
 
 def scaled_cosine_error(y, x, hidden, gamma):
