@@ -78,7 +78,7 @@ def test_variant_builds(name, variant):
 def test_experiment_has_the_variants_that_people_look_for(name):
     wanted = {
         "image": {"demo", "tiny", "folder", "cifar10", "cifar10_200", "imagenet"},
-        "graph": {"demo", "tiny", "proteins" if name == "graphcl" else "cora"},
+        "graph": {"demo", "tiny", "proteins" if name in ("graphcl", "infograph") else "cora"},
     }
     assert wanted[configs.load(name).modality] <= {v for n, v in ALL if n == name}
 

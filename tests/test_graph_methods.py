@@ -11,12 +11,14 @@ from jssl.augment.graph import Drop, Whole, choose, share
 from jssl.augment.graph import GraphCL as Views
 from jssl.losses import nt_xent
 from jssl.method import Time
+from jssl.methods import infograph
 from jssl.methods.bgrl import BGRL, distance
 from jssl.methods.dgi import DGI, jensen_shannon, scores, shuffled
 from jssl.methods.grace import GRACE
 from jssl.methods.graphcl import GraphCL, contrast
 from jssl.methods.graphmae import GraphMAE, as_one, scaled_cosine_error
-from jssl.nets.graph import GNN, readout
+from jssl.methods.infograph import InfoGraph, local_global
+from jssl.nets.graph import GNN, of_nodes, readout
 from jssl.nets.net import apply_net
 from jssl.transforms import ema
 from tests import oracles
@@ -31,6 +33,7 @@ METHODS = {
     "bgrl": (BGRL(GNN("gcn", (8, 8), norm=True, activation="prelu"), 8), Drop(), NODES),
     "graphcl": (GraphCL(GNN("gin", (8, 8), norm=True, jumping=True, pool="sum"), 8, 8), Views(), SETS),
     "graphmae": (GraphMAE(GNN("gat", (8, 8), heads=2, activation="prelu")), Whole(), NODES),
+    "infograph": (InfoGraph(GNN("gin", (8, 8), norm=True, jumping=True, pool="sum")), Whole(), SETS),
     "graphmae, graphs": (GraphMAE(GNN("gin", (8, 8), norm=True, pool="mean"), decoder="gin"), Whole(), SETS),
 }
 
@@ -157,6 +160,33 @@ def test_graphcl_is_digs():
     close(value, manifest["scalars"]["loss"])
     for grad, name in zip(grads, ("g1", "g2"), strict=True):
         close(grad, tensors[f"grad.{name}"])
+
+
+def test_infographs_loss_is_digs():
+    manifest, tensors = oracles.load("infograph_jsd")
+    of, here, there = jnp.array(tensors["in.batch"]), jnp.ones(9, bool), jnp.ones(3, bool)
+    graded = jax.jit(jax.value_and_grad(lambda h, g: local_global(h, g, of, here, there), (0, 1)))
+    value, grads = graded(tensors["in.h"], tensors["in.g"])
+    close(value - 2 * np.log(2), manifest["scalars"]["loss"])  # theirs moves both parts of the estimator by log 2
+    for grad, name in zip(grads, ("h", "g"), strict=True):
+        close(grad, tensors[f"grad.{name}"])
+
+
+def test_a_nodes_own_graph_is_that_of_its_row(monkeypatch):
+    """Rows number their graphs from 0; in the batch they go on from row to row, as the summaries lie."""
+    method, augment, graphs = METHODS["infograph"]
+    views = jax.jit(augment)(jax.random.key(0), graphs)
+    params, carry = jax.jit(method.init)(jax.random.key(1), views)
+    seen = {}
+    monkeypatch.setattr(infograph, "local_global", lambda *given: seen.update(given=given) or jnp.float32(0))
+    _, (_, out) = method.loss(params, carry, views, jax.random.key(0), START)
+    _, summaries, of, here, _ = seen["given"]
+    assert summaries.shape[0] == 12
+    expected = [3 * row + graph for row in range(4) for graph in np.repeat([0, 1, 2], [8, 12, 9])]
+    np.testing.assert_array_equal(of[here], expected)
+    net, graph = of_nodes(method.encoder), choose(views, 0)
+    h, _, _ = apply_net(net, params["encoder"], carry["stats"], graph, train=True)
+    close(out["features"][:, 0], jnp.zeros((12, 16)).at[of].add(h.reshape(-1, 16)))
 
 
 def test_graphmaes_error_is_torchs_cosine():

@@ -38,7 +38,8 @@ def config():
     return made
 
 
-NODE_METHODS = [name for name in configs.experiments("graph") if name != "graphcl"]  # its examples are graphs
+OF_GRAPHS = ("graphcl", "infograph")  # whose examples are graphs
+NODE_METHODS = [name for name in configs.experiments("graph") if name not in OF_GRAPHS]
 
 
 def after(name, mesh, steps=3):
