@@ -22,10 +22,7 @@ class Packing:
     rows: int
 
     def __post_init__(self):
-        if self.batch_size % self.rows:
-            raise ValueError(
-                f"data.rows={self.rows} does not divide train.batch_size={self.batch_size}; expected a divisor"
-            )
+        per_row(self.batch_size, self.rows)
 
     @functools.cached_property
     def usual(self):
@@ -52,6 +49,13 @@ class Packing:
         while (needed > size).any():
             size = np.ceil(size * GROWTH)
         return tuple(int(-(-most // MULTIPLE) * MULTIPLE) for most in size)
+
+
+def per_row(batch_size, rows):
+    """How many graphs a row has."""
+    if batch_size % rows:
+        raise ValueError(f"data.rows={rows} does not divide train.batch_size={batch_size}; expected a divisor")
+    return batch_size // rows
 
 
 def stream(graphs, *, batch_size, seed, start, leading, rows, together):
@@ -83,21 +87,9 @@ def side_by_side(graphs, index, n, e):
     index: int [R, G], the graphs of each row, -1 for none.
     """
     index = np.asarray(index, np.int32)
-    rows, per_row = index.shape
     ends, weights = graphs.edge_offsets, graphs.weights
-    batch = {
-        "x": np.zeros((rows, n, graphs.x.shape[1]), np.float32),
-        "nodes": np.zeros((rows, n), np.float32),
-        "senders": np.zeros((rows, e), np.int32),
-        "receivers": np.full((rows, e), n, np.int32),
-        "edges": np.zeros((rows, e), np.float32),
-        "graph": np.full((rows, n), per_row, np.int32),
-        "index": index,
-    }
-    if weights:
-        batch["edge_weight"] = np.zeros((rows, e), np.float32)
-        batch["feature_weight"] = np.tile(weights["features"], (rows, 1))
-    for r in range(rows):
+    batch = padding(*index.shape, n, e, graphs.x.shape[1], weights and weights["features"]) | {"index": index}
+    for r in range(len(index)):
         node = edge = 0
         for g, i in enumerate(index[r]):
             if i < 0:
@@ -109,4 +101,26 @@ def side_by_side(graphs, index, n, e):
             batch["senders"][r, there], batch["receivers"][r, there], batch["edges"][r, there] = *more.T, 1
             if weights:
                 batch["edge_weight"][r, there] = weights["edges"][ends[i] : ends[i + 1]]
+    return batch
+
+
+def padding(rows, graphs, n, e, features, feature_weight=None):
+    """A batch of rows that hold nothing yet, with room for `graphs` graphs, n nodes and e edges each.
+
+    feature_weight: float32 [F], where edges have weights of their own, see `jssl.data.graph.Graphs`.
+    """
+    batch = {
+        "x": np.zeros((rows, n, features), np.float32),
+        "nodes": np.zeros((rows, n), np.float32),
+        "senders": np.zeros((rows, e), np.int32),
+        "receivers": np.full((rows, e), n, np.int32),
+        "edges": np.zeros((rows, e), np.float32),
+        "graph": np.full((rows, n), graphs, np.int32),
+        "index": np.full((rows, graphs), -1, np.int32),
+    }
+    if feature_weight is not None:
+        batch["edge_weight"], batch["feature_weight"] = (
+            np.zeros((rows, e), np.float32),
+            np.tile(feature_weight, (rows, 1)),
+        )
     return batch

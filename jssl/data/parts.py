@@ -1,4 +1,4 @@
-"""Batches of images on disk: made in parts, ahead of time, by threads here or by worker processes."""
+"""Batches made in parts, ahead of time, by threads here or by worker processes; the parts of images on disk."""
 
 import dataclasses
 import itertools
@@ -72,6 +72,16 @@ class Parts:
         made = [self._element(int(rows[i]), batch, i, bad) for i in range(self.width)[part * PART : (part + 1) * PART]]
         return {**{name: np.stack([element[name] for element in made]) for name in made[0]}, "bad": bad}
 
+    def join(self, parts, seen):
+        """A batch's parts as one batch, {} where there are none. seen: {row: reason} of the bad images so far."""
+        for part in parts:
+            for row, reason in part.pop("bad"):
+                if row not in seen:
+                    seen[row] = reason
+                    logging.warning("%s: %s is left out: %s", self.source.spec, self.source.names[row], reason)
+                    _check(self.source, seen)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
     def _element(self, row, batch, i, bad):
         tried = []
         while row >= 0:
@@ -89,7 +99,11 @@ class Parts:
 
 
 def made_ahead(parts, workers):
-    """The batches of `parts`, made by as many worker processes, or by threads of this one where there are none."""
+    """The batches of `parts`, made by as many worker processes, or by threads of this one where there are none.
+
+    parts: a sequence of every batch's `per_batch` parts, one batch after the other, whose `join(parts, seen)` makes one
+    of them, or {} of none; `seen` is a dict that lasts.
+    """
     ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     if not workers:
         cores = os.cpu_count() or 1
@@ -104,24 +118,12 @@ def made_ahead(parts, workers):
 
 
 def _joined(parts, iterator):
-    bad = {}
+    seen = {}
     try:
-        while batch := _join(
-            list(itertools.islice(iterator, parts.per_batch))
-        ):  # holds no part: they are shared memory
-            for row, reason in batch.pop("bad"):
-                if row not in bad:
-                    bad[row] = reason
-                    logging.warning("%s: %s is left out: %s", parts.source.spec, parts.source.names[row], reason)
-                    _check(parts.source, bad)
-            yield batch
+        while batch := parts.join(list(itertools.islice(iterator, parts.per_batch)), seen):
+            yield batch  # here no part is held: they are shared memory
     finally:
         iterator.close()
-
-
-def _join(group):
-    bad = [found for part in group for found in part.pop("bad")]
-    return {name: np.concatenate([part[name] for part in group]) for name in group[0]} | {"bad": bad} if group else {}
 
 
 def _check(source, found):
