@@ -40,6 +40,9 @@ def base():
                 "resident": None,  # whether the images live on the device
                 "rows": None,  # that a batch of small graphs lies in side by side; None: one for each device
                 "held_edges": 0.0,  # share of a graph's edges that training does not see, to be predicted afterwards
+                "sample": None,  # neighbours or walk: small graphs around the nodes of one too large to be a batch
+                "fanouts": (10, 10),  # neighbours drawn at each hop
+                "walks": (4, 10),  # walks from each node, and their steps
                 "centrality": None,  # degree, pagerank or eigenvector, for views that spare what matters in a graph
             },
             "train": {

@@ -42,7 +42,10 @@ class Encoder:
         return self.embed(data.Source(spec="images", names=range(len(images)), channels=self.channels, images=images))
 
     def embed(self, source, batch_size=256, workers=0):
-        """The features of every row of a source, float32 [N, D]."""
+        """The features of every row of a source, float32 [N, D]; of one graph, sampled where it was so in training."""
+        sample = self.config.get("sample")
+        if sample and source.modality == "graph" and source.single:
+            source = data.sample(source, **sample)
         return embed(self.embedder, self.params, self.carry, source, self.preprocess, batch_size, workers)
 
 
@@ -65,7 +68,7 @@ def embedder(method, preprocess, mesh):
 def embed(run, params, carry, source, preprocess, batch_size, workers=0):
     """The features of every row of `source`, float32 [N, D], on every process. run: from `embedder`."""
     if source.modality == "graph":
-        return _of_graphs(run, params, carry, source, batch_size)
+        return _of_graphs(run, params, carry, source, batch_size, workers)
     devices = run.mesh.size
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
     features = []
@@ -78,20 +81,22 @@ def embed(run, params, carry, source, preprocess, batch_size, workers=0):
     return np.concatenate(features)[: len(source)]
 
 
-def _of_graphs(run, params, carry, graphs, batch_size):
+def _of_graphs(run, params, carry, graphs, batch_size, workers):
     """The features of the nodes of one graph, or of every one of several graphs."""
     if graphs.single:
         found = np.asarray(run(params, carry, graphs.arrays, 1))  # [1, n, D]
         return found.reshape(-1, found.shape[-1])
-    rows, features = run.mesh.size, {}
+    rows, features = run.mesh.size, None
     here = rows_here(run.mesh, rows)
-    for batch in graphs.every(batch_size=batch_size, leading=rows, rows=np.arange(rows)):
+    for batch in graphs.every(batch_size=batch_size, leading=rows, rows=np.arange(rows), workers=workers):
         index = batch["index"]
         found = np.asarray(run(params, carry, {name: x[here] for name, x in batch.items()}, rows))
         if found.shape[:2] != index.shape:
             raise ValueError(f"{graphs.spec} holds graphs, but the encoder embeds nodes; expected encoder.pool='mean'")
-        features |= zip(index[index >= 0].tolist(), found[index >= 0], strict=True)
-    return np.stack([features[i] for i in range(len(graphs))])
+        if features is None:
+            features = np.empty((len(graphs), found.shape[-1]), found.dtype)
+        features[index[index >= 0]] = found[index >= 0]
+    return features
 
 
 def export(workdir, config, method, preprocess, params, carry, source, weights="weights"):
@@ -105,7 +110,9 @@ def export(workdir, config, method, preprocess, params, carry, source, weights="
     folder.mkdir(parents=True, exist_ok=True)
     parts = {section: configs.plain(config[section]) for section in ("method", "encoder", "preprocess")}
     empty = _empty({"params": params, "carry": carry})
-    text = json.dumps({**parts, "dtype": config.dtype, "channels": source.channels, "empty": empty}, indent=2)
+    sample = {"kind": config.data.sample, **{key: configs.plain(config.data[key]) for key in ("fanouts", "walks")}}
+    more = {"dtype": config.dtype, "channels": source.channels, "sample": sample if sample["kind"] else None}
+    text = json.dumps({**parts, **more, "empty": empty}, indent=2)
     (folder / "config.json").write_text(text + "\n")
     np.savez(folder / f"{weights}.npz", **arrays)
 

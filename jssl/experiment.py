@@ -42,12 +42,13 @@ class Experiment(NamedTuple):
 
 
 def open_data(config):
-    """The training source of a config: what `config.data` says, cleaned, cut and weighted."""
+    """The training source of a config: what `config.data` says, cleaned, cut, weighted and sampled."""
     fields = config.data
     if config.modality == "graph":
         source, _, _ = open_graph(fields, config.seed)
-        weighted = fields.centrality is not None and source.modality == "graph"
-        return source.weighted(fields.centrality) if weighted else source
+        if source.modality == "graph" and fields.centrality is not None:
+            source = source.weighted(fields.centrality)
+        return source if fields.sample is None else data.sample(source, fields.sample, fields.fanouts, fields.walks)
     source = data.open_source(fields.source, channels=fields.channels, max_bad=fields.max_bad)
     return labelled_part(source, fields.share, config.seed)
 
@@ -124,6 +125,8 @@ def fill(config, source, devices=None):
         )
     if source.modality == "graph":
         complete(config)
+        if config.data.sample and config.encoder.get("pool", "") is None:
+            choose("encoder.pool", "first", "graphs are sampled around their first nodes")
         choose("train.batch_size", min(n, 128), source.contents)
         rows = 1 if config.train.batch_size % len(devices) else len(devices)
         choose("data.rows", rows, f"{len(devices)} devices")

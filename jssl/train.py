@@ -324,10 +324,13 @@ def probe_rows(source, rows, seed):
     if source.labels is None or len(np.unique(source.labels)) < 2:
         return None
     draw = np.random.default_rng(seed).permutation
-    if source.modality == "graph" and source.single:
-        nodes = draw(source.splits.get("train", np.flatnonzero(source.labels >= 0)))[:rows]
-        return source, nodes, len(nodes) * 4 // 5
-    part = source.take(draw(len(source))[:rows])
+    if source.modality == "graph":
+        chosen = draw(source.splits.get("train", np.flatnonzero(source.labels >= 0)))[:rows]
+        if source.single:
+            return source, chosen, len(chosen) * 4 // 5
+    else:
+        chosen = draw(len(source))[:rows]
+    part = source.take(chosen)
     return part, slice(None), len(part) * 4 // 5
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from jssl.config import nearest
+from jssl.data import default_workers
 from jssl.evals import cluster, links, nodes, svm
 from jssl.evals import protocol as protocols
 from jssl.evals.labels import by_class, share
@@ -31,7 +32,8 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
         raise ValueError(f"unknown protocol {unknown[0]!r} of {graph.contents}{nearest(unknown[0], tasks)}")
     if "links" in asked and positive is None:
         raise ValueError("links: training has seen every edge; expected a run with --config.data.held_edges=0.1")
-    features = {name: encoder.embed(graph) for name, encoder in encoders.items()} | {RAW: raw(graph)}
+    features = {name: encoder.embed(graph, workers=default_workers()) for name, encoder in encoders.items()}
+    features[RAW] = raw(graph)
     rows = np.random.default_rng(0).permutation(graph.examples)[:SHOWN]
     shown = None if graph.labels is None else graph.labels[rows]
     save_map(workdir, features["trained"][rows], shown, graph.label_names)

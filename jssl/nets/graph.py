@@ -58,9 +58,12 @@ def of_graph(graph, s):
 
 
 def readout(graph, h, kind):
-    """The nodes of every graph as one vector, "sum", "mean" or "max"; 0 where it has none. [R, n, D] -> [R, G, D]"""
+    """The nodes of every graph as one vector, "sum", "mean", "max" or the "first", which a graph was sampled around; 0
+    where it has none, or a view leaves the first out. [R, n, D] -> [R, G, D]"""
     graphs = graph["index"].shape[1]
     there = graph["nodes"][..., None] > 0
+    if kind == "first":
+        return jax.vmap(lambda h, of: first(h, of, graphs))(jnp.where(there, h, 0), graph["graph"])
     one = lambda x, reduce: jax.vmap(lambda x, i: reduce(x, i, graphs, indices_are_sorted=True))(x, graph["graph"])
     if kind == "max":
         most = one(jnp.where(there, h, -jnp.inf), jax.ops.segment_max)
@@ -69,8 +72,23 @@ def readout(graph, h, kind):
     if kind == "sum":
         return total
     if kind != "mean":
-        raise ValueError(f"readout is {kind!r}, expected sum, mean or max")
+        raise ValueError(f"readout is {kind!r}, expected sum, mean, max or first")
     return total / jnp.maximum(one(graph["nodes"], jax.ops.segment_sum), 1)[..., None]
+
+
+def first(h, of, graphs):
+    """The row of h [n, D] where each of so many graphs begins, 0 where none does. of: int [n], ascending -> [G, D]"""
+    at = jnp.searchsorted(of, jnp.arange(graphs))
+    begins = jnp.take(of, at, mode="clip") == jnp.arange(graphs)
+    return jnp.where(begins[:, None], jnp.take(h, at, 0, mode="clip"), 0)
+
+
+def roots(graph, *h):
+    """The first nodes of all graphs of a batch, as the nodes of one graph without edges -> it, each h [1, R * G, D]."""
+    of_roots = lambda h: readout(graph, h, "first").reshape(1, -1, h.shape[-1])
+    there = of_roots(graph["nodes"][..., None])[..., 0]
+    one = {"nodes": there, "graph": jnp.zeros(there.shape, jnp.int32), "index": jnp.zeros((1, 1), jnp.int32)}
+    return one, *map(of_roots, h)
 
 
 def of_nodes(net):
@@ -89,6 +107,12 @@ def of_examples(net, graph, h):
     if net.pool is None:
         return each(h), graph["nodes"].reshape(-1) > 0
     return each(jax.vmap(lambda h: readout(graph, h, net.pool))(h)), graph["index"].reshape(-1) >= 0
+
+
+def compared(net, graph, h):
+    """What a loss compares of the nodes' h [V, R, n, D]: each of them, or, where `net` reads out the "first" of graphs
+    that were sampled around it, that one alone: the others lack neighbours -> [N, V, D], and bool [N]."""
+    return of_examples(net if net.pool == "first" else of_nodes(net), graph, h)
 
 
 def apply_graph_views(nets, params, stats, views, rng):
@@ -227,7 +251,7 @@ class GNN(nn.Module):
     dims: width of each layer; heads: of "gat"; eps, hidden: of "gin"; norm: batch norm over the nodes that are there,
     within the layers of "gin" too (inner_norm); norm_last: it follows the activation; last: whether norm and activation
     follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536); pool:
-    "sum", "mean" or "max" of the nodes, so that the main output is of graphs; dropout: of each layer's inputs.
+    "sum", "mean", "max" or "first" of the nodes, so that the main output is of graphs; dropout: of each layer's inputs.
 
     -> [R, n, D], or with `pool` [R, G, D]; out: 'nodes' [R, n, D] and 'layers', a tuple of [R, n, dims[i]].
     """
