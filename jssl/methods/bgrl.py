@@ -12,7 +12,7 @@ from jax import lax
 
 from jssl.augment.graph import choose
 from jssl.method import Method
-from jssl.nets.graph import apply_graph_views, each, of_examples, of_nodes
+from jssl.nets.graph import apply_graph_views, compared, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_nets, init_nets, width
 from jssl.transforms import cosine, ema, mean_over
@@ -50,13 +50,14 @@ class BGRL(Method):
         online, stats = apply_graph_views(nets, params, carry["stats"], views, rng_online)
         target = lax.stop_gradient(carry["target"])
         target, target_stats = apply_graph_views(self.target, target, carry["target_stats"], views, rng_target)
-        h, q, z, graph = online["encoder"], online["predictor"], target["encoder"], choose(views, 0)  # [2, R, n, D]
+        graph = choose(views, 0)
+        q, there = compared(self.encoder, graph, online["predictor"])  # [N, 2, D]
+        z, _ = compared(self.encoder, graph, target["encoder"])
 
-        there = graph["nodes"]
-        loss = (distance(q[0], z[1], there) + distance(q[1], z[0], there)) / 2  # eq. 1, symmetrised
-        features, examples = of_examples(self.encoder, graph, h)
-        there = {"embedding": there.reshape(-1) > 0, "features": examples}
-        out = {"metrics": {"tau": self.tau(time)}, "embedding": each(q), "features": features, "there": there}
+        loss = (distance(q[:, 0], z[:, 1], there) + distance(q[:, 1], z[:, 0], there)) / 2  # eq. 1, symmetrised
+        features, examples = of_examples(self.encoder, graph, online["encoder"])
+        there = {"embedding": there, "features": examples}
+        out = {"metrics": {"tau": self.tau(time)}, "embedding": q, "features": features, "there": there}
         return loss, ({**carry, "stats": stats, "target_stats": target_stats}, out)
 
     def update(self, params, carry, time):
@@ -75,5 +76,5 @@ class BGRL(Method):
 
 
 def distance(q, z, there):
-    """Eq. 1: 2 - 2 cos, mean over the nodes that are there. q, z: [R, n, D] -> []."""
+    """Eq. 1: 2 - 2 cos, mean over the nodes that are there. q, z: [N, D] -> []."""
     return mean_over(2 - 2 * cosine(q, z), there)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jssl.augment.graph import choose, draw
 from jssl.method import Method
-from jssl.nets.graph import of_examples, of_graph, of_nodes, readout
+from jssl.nets.graph import of_examples, of_graph, of_nodes, readout, roots
 from jssl.nets.net import Net, apply_net, init_net, width
 from jssl.transforms import mean_over
 
@@ -39,12 +39,14 @@ class DGI(Method):
         h, _, stats = apply_net(net, params["encoder"], carry["stats"], graph, train=True, rng=rng_1)
         h_tilde, _, stats = apply_net(net, params["encoder"], stats, corrupted, train=True, rng=rng_2)
 
+        features, examples = of_examples(self.encoder, graph, h[None])
+        if self.encoder.pool == "first":  # sampled graphs: their central nodes, with one summary (section 4.2, Reddit)
+            graph, h, h_tilde = roots(graph, h, h_tilde)
         s = jax.nn.sigmoid(readout(graph, h, "mean"))  # R: the summary of each graph, [R, G, D]
         positive, negative = (scores(graph, x, s, params["discriminator"]) for x in (h, h_tilde))  # [R, n]
         loss = jensen_shannon(positive, negative, graph["nodes"])  # eq. 1
 
         accuracy = mean_over(((positive > 0) + 1.0 * (negative < 0)) / 2, graph["nodes"])
-        features, examples = of_examples(self.encoder, graph, h[None])
         out = {"metrics": {"accuracy": accuracy}, "features": features, "there": {"features": examples}}
         return loss, ({**carry, "stats": stats}, out)
 

@@ -9,7 +9,7 @@ import dataclasses
 from jssl.augment.graph import choose
 from jssl.losses import nt_xent
 from jssl.method import Method
-from jssl.nets.graph import apply_graph_views, each, of_examples, of_nodes
+from jssl.nets.graph import apply_graph_views, compared, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_nets, init_nets
 
@@ -38,8 +38,8 @@ class GRACE(Method):
 
     def loss(self, params, carry, views, rng, time):
         out, stats = apply_graph_views(self.nets, params, carry["stats"], views, rng)
-        graph, z = choose(views, 0), each(out["projector"])  # [R * n, 2, D]
-        nodes = graph["nodes"].reshape(-1) > 0
+        graph = choose(views, 0)
+        z, nodes = compared(self.encoder, graph, out["projector"])  # [N, 2, D]
 
         # Eq. 1 and 2: negatives are the other nodes of the other view and of the same, which is SimCLR's loss.
         loss = nt_xent(z, self.temperature, there=nodes)
