@@ -156,6 +156,15 @@ def cora(method, encoder, epochs, **fields):
     return config
 
 
+def sampled_graph(method, encoder, **fields):
+    """One graph of any size, as small graphs sampled around its nodes, of which the embeddings and the losses are."""
+    config = graph(method, "npz:data/graph.npz", {"layer": "sage", "pool": "first", **encoder}, **fields)
+    config.data.sample = "neighbours"
+    config.train.update({"steps": 5000, "batch_size": 256})
+    config.log_every = config.checkpoint.every = config.eval.every = None
+    return config
+
+
 def small_graphs(method, encoder, name, epochs, batch_size, **fields):
     """The set NAME of the TU collection; other sets by another `data.source`."""
     config = graph(method, f"tu:data/{name}", encoder, **fields)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
-from jssl.data import open_source
+from jssl.data import open_source, sample
 from jssl.experiment import fill, prepare
 from jssl.feed import Feed
 from jssl.step import init_state
@@ -18,6 +18,7 @@ from tests.test_experiment import GPU, files, held
 NODES, GRAPHS = "knn:digits@test", "pixels:digits@test[:200]"  # in place of sets that are not at hand
 SOURCES = {
     **dict.fromkeys(("cora", "citeseer", "pubmed", "wikics"), functools.partial(open_source, NODES)),
+    "sampled": lambda: sample(open_source(NODES), "neighbours"),
     **dict.fromkeys(("mutag", "nci1", "proteins"), functools.partial(open_source, GRAPHS)),
     "fashion": functools.partial(held, 10_000, 28),
     "folder": functools.partial(files, 5096, [(128, 170), (200, 128)]),
