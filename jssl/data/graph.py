@@ -192,10 +192,10 @@ def build(spec, x, edges, *, offsets=None, directed=False, **more):
     sent_twice = len(pairs) - len(keys)
     if sent_twice and (directed or sent_twice != len(keys)):  # exactly twice each: both directions were given
         said.append(f"{sent_twice:,} duplicate edges left out")
-    pairs = np.stack([keys % n, keys // n], 1)
-    pairs = pairs if directed else np.concatenate([pairs, pairs[:, ::-1]])
-    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].astype(np.int32)
-    alone = n - len(np.unique(pairs))
+    if not directed:
+        keys = np.sort(np.concatenate([keys, keys % n * n + keys // n]))
+    pairs = np.stack([(keys % n).astype(np.int32), (keys // n).astype(np.int32)], 1)
+    alone = n - np.count_nonzero(np.bincount(pairs.ravel(), minlength=n))
     if alone:
         said.append(f"{alone:,} nodes have no edges")
     return Graphs(spec=spec, x=x, edges=pairs, offsets=offsets, said=tuple(said), **more)
