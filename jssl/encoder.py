@@ -92,7 +92,10 @@ def _of_graphs(run, params, carry, graphs, batch_size, workers):
         index = batch["index"]
         found = np.asarray(run(params, carry, {name: x[here] for name, x in batch.items()}, rows))
         if found.shape[:2] != index.shape:
-            raise ValueError(f"{graphs.spec} holds graphs, but the encoder embeds nodes; expected encoder.pool='mean'")
+            pool = "first" if isinstance(graphs, data.Sampled) else "mean"
+            raise ValueError(
+                f"{graphs.spec} holds graphs, but the encoder embeds nodes; expected encoder.pool={pool!r}"
+            )
         if features is None:
             features = np.empty((len(graphs), found.shape[-1]), found.dtype)
         features[index[index >= 0]] = found[index >= 0]

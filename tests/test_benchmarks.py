@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import collapse, quality, results, speed
+from benchmarks import big_graph, collapse, quality, results, speed
 from jssl import config as configs
 from jssl.experiment import fill
 from tests.test_experiment import CPU, held
@@ -195,3 +195,17 @@ def test_what_keeps_a_method_from_collapsing_can_be_switched_off(method):
     before = configs.load(f"{method}:demo")
     after = configs.load(f"{method}:demo", off)
     assert len(configs.difference(configs.plain(before), configs.plain(after))) == len(off)
+
+
+def test_a_large_graph_is_trained_on_watched_and_judged(tmp_path):
+    big_graph.main(
+        ["--nodes", "400", "--edges", "3000", "--communities", "4", "--steps", "4", "--judged", "200", "--dims", "8,8"]
+        + ["--workers", "0", "--set", "train.batch_size=32", "--workdir", str(tmp_path), "--out", str(tmp_path)]
+    )
+    written = json.loads((tmp_path / "big-graph.json").read_text())
+    [row] = written["rows"]
+    assert row["examples/s"] > 0
+    assert row["loading"] > 100
+    assert 100 < row["own"] <= row["training"]
+    assert "400 sampled graphs of" in written["notes"][0]
+    assert all(name in written["notes"][3] for name in ("raw features: k-NN", "trained: k-NN", "untrained: k-NN"))

@@ -1,6 +1,9 @@
 """Small graphs sampled around the nodes of a large one: what they are, and that the engine trains on them."""
 
+import gc
 import json
+import pathlib
+import pickle
 import re
 
 import jax
@@ -192,6 +195,23 @@ def test_a_batch_is_the_same_from_any_step_and_host_and_worker(graph, kind):
     assert whole[0]["index"].ravel().tolist() == data.order(500, 3)(0, 32).tolist()
     (other,) = batches(source, seed=4)
     assert (other["index"] != whole[0]["index"]).any()
+
+
+def test_the_graph_is_sent_to_workers_as_files_that_they_map(graph):
+    large = sample(graph, "neighbours").large
+    before = {name: np.array(getattr(large, name)) for name in ("x", "offsets", "senders")}
+    sent = pickle.dumps(large)
+    folder = pathlib.Path(large.folder)
+    assert len(sent) < 300 < sum(file.stat().st_size for file in folder.iterdir())
+    assert pickle.dumps(large) == sent
+    for one in large, pickle.loads(sent):
+        for name, x in before.items():
+            found = getattr(one, name)
+            np.testing.assert_array_equal(found, x)
+            assert isinstance(found.base, np.memmap)
+    del large, one
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_the_same_root_has_other_neighbours_in_another_epoch_but_not_in_evaluation(graph):

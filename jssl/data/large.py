@@ -18,7 +18,7 @@ class Large:
 
     grain starts its workers afresh, so that they inherit nothing. Sent to one, the arrays are files of a temporary
     folder that each process maps: what any of them has read lies in memory once. From then on this process maps them
-    too; when it ends, the folder goes. Raises ValueError where the disk has no room.
+    too; when it ends, unless it is killed, the folder goes. Raises ValueError where the disk has no room.
     """
 
     def __init__(self, **arrays):

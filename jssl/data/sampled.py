@@ -14,7 +14,7 @@ from jssl.data.packs import GROWTH, MULTIPLE, padding, per_row
 from jssl.data.parts import made_ahead
 from jssl.data.pipeline import ENDLESS, order
 
-TRIALS = 1024  # graphs, whose sizes tell how much a row has to hold
+TRIALS = 512  # graphs, whose sizes tell how much a row has to hold
 DEVIATIONS = 4.0  # of a row's size, above its mean, that it has room for: of normal sums 1 in 30,000 has more
 TRAINING, EVALUATION = 1, 2  # what random numbers are for
 KINDS = {"neighbours": Neighbours, "walk": Walks}
