@@ -178,9 +178,12 @@ def test_first_is_the_first_node_of_every_graph_and_zero_where_a_view_leaves_it_
     np.testing.assert_array_equal(readout(graph, h, "first")[0], h[0, [0, 4, 7]])
     graph["nodes"][0, 4] = 0
     np.testing.assert_array_equal(readout(graph, h, "first")[0], [h[0, 0], h[0, 0] * 0, h[0, 7]])
-    graph["index"] = np.array([[0, 1, 2, -1]], np.int32)  # room for one more
-    graph["graph"][0, 12:] = 4
-    np.testing.assert_array_equal(readout(graph, h, "first")[0, 3], h[0, 0] * 0)
+    for padding in 0, 2:
+        graph = rings(4, 3, 5, nodes=padding)
+        graph["index"] = np.array([[0, 1, 2, -1]], np.int32)  # room for one more
+        graph["graph"][0, 12:] = 4
+        h = np.asarray(graph["x"])
+        np.testing.assert_array_equal(readout(graph, h, "first")[0], [*h[0, [0, 4, 7]], h[0, 0] * 0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
