@@ -36,7 +36,6 @@ PUBLISHED = {
     "graphmae:nci1": "80.4 ± 0.3",
 }
 FILE = "graphs.json"  # in a run's directory: its scores
-COSTS = {"graphmae": (1e-3, 1e-2, 1e-1, 1.0, 10.0)}  # of the SVM, as in the authors' code; else GraphCL's
 BESIDE = 5  # runs, the first ones, in which the untrained encoder and raw features are scored too
 
 
@@ -89,24 +88,23 @@ def run(spec, seed, workdir, asked):
         raise SystemExit("stopped; the same call goes on from there")
     minutes = (time.monotonic() - began) / 60
 
-    costs = COSTS.get(spec.partition(":")[0], svm.COSTS)
-    accuracy, settings = score(Encoder(workdir).embed(source), source, seed, costs)
+    accuracy, settings = score(Encoder(workdir).embed(source), source, seed)
     scores = {"trained": accuracy}
     if seed < BESIDE:
-        scores["untrained"], _ = score(Encoder(workdir, "untrained").embed(source), source, seed, costs)
-        scores["raw features"], _ = score(graphs.raw(source), source, seed, costs)
+        scores["untrained"], _ = score(Encoder(workdir, "untrained").embed(source), source, seed)
+        scores["raw features"], _ = score(graphs.raw(source), source, seed)
     trained = json.loads((workdir / "config.json").read_text())
     made = {"config": trained["config"], "commit": trained["commit"], "devices": trained["devices"]}
     return {**made, "minutes": minutes, "settings": settings, "scores": scores}
 
 
-def score(features, source, seed, costs):
+def score(features, source, seed):
     """-> accuracy in [0, 1], and how it was measured."""
     if source.single:
         splits = [source.splits] if source.splits else nodes.random_splits(source.labels, 1, seed=seed)
         found = nodes.probe(features, source.labels, splits)
     else:
-        found = svm.svm(features, source.labels, seeds=(seed,), costs=costs)
+        found = svm.svm(features, source.labels, seeds=(seed,))
     return found["accuracy"], found["settings"]
 
 
