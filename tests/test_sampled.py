@@ -21,7 +21,7 @@ from jssl.data.sampled import keys, sample
 from jssl.encoder import Encoder
 from jssl.evals.run import evaluate
 from jssl.experiment import fill, open_data
-from jssl.method import Time
+from jssl.method import LABELS, Time
 from jssl.methods.bgrl import BGRL
 from jssl.methods.dgi import DGI
 from jssl.methods.grace import GRACE
@@ -410,8 +410,10 @@ def test_the_loss_of_sampled_graphs_is_of_their_roots_alone(method, graph):
 
 
 def test_any_recipe_of_nodes_takes_sampled_graphs():
-    made = config("grace", **{"data.sample": "walk", "data.walks": (2, 4), "train.batch_size": 16})
+    of_walks = {"data.sample": "walk", "data.walks": (2, 4), "train.batch_size": 16}
+    made = config("grace", **of_walks, **{"eval.probe_lr": 0.1})
     source = open_data(made)
+    source.splits["train"] = np.arange(250)
     made, chosen = fill(made, source, jax.devices()[:1])
     assert made.encoder.pool == "first"
     assert any(line.startswith("encoder.pool = first") for line in chosen)
@@ -421,7 +423,8 @@ def test_any_recipe_of_nodes_takes_sampled_graphs():
         state = run.begin()
         with run.feed.items(0, 1) as items:
             state, metrics, out = run.steps(state, run.feed.held, next(items), run.rng)
-        assert np.isfinite(metrics["loss"]).all()
+        assert np.isfinite(metrics["probe/loss"]).all()
+        assert (state.carry[LABELS] >= 0).sum() == 250  # those of the training nodes
         assert out["embedding"].shape[:2] == out["features"].shape[:2] == (16, 2)
 
 

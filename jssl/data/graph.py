@@ -90,11 +90,7 @@ class Graphs:
     @property
     def train_labels(self):
         """Labels that training may look at: where one graph has a split, only those of its training nodes."""
-        if not self.single or "train" not in self.splits:
-            return self.labels
-        hidden = np.full_like(self.labels, -1)
-        hidden[self.splits["train"]] = self.labels[self.splits["train"]]
-        return hidden
+        return known(self.labels, self.splits) if self.single else self.labels
 
     def leading(self, batch_size, rows):
         """The length of a batch's arrays: many small graphs lie in so many rows."""
@@ -143,6 +139,15 @@ class Graphs:
         """The same with how little each edge and feature matters (GCA), see `jssl.data.centrality.weights`."""
         edges, features = weights(self.x, self.edges, centrality)
         return dataclasses.replace(self, weights={"edges": edges, "features": features})
+
+
+def known(labels, splits):
+    """The labels of the training nodes, -1 for all others; all of them where there is no split."""
+    if "train" not in splits:
+        return labels
+    hidden = np.full_like(labels, -1)
+    hidden[splits["train"]] = labels[splits["train"]]
+    return hidden
 
 
 def open_graphs(spec):

@@ -9,6 +9,7 @@ from absl import logging
 
 from jssl.config import nearest
 from jssl.data.around import Neighbours, Walks
+from jssl.data.graph import known
 from jssl.data.large import Large, noise
 from jssl.data.packs import GROWTH, MULTIPLE, padding, per_row
 from jssl.data.parts import made_ahead
@@ -77,6 +78,11 @@ class Sampled:
     @property
     def examples(self):
         return len(self)
+
+    @property
+    def train_labels(self):
+        """Labels that training may look at, see `Graphs`."""
+        return known(self.labels, self.splits)
 
     @property
     def contents(self):
