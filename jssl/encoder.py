@@ -36,6 +36,8 @@ class Encoder:
 
     def __call__(self, images):
         """uint8 [N, H, W, C] -> float32 [N, D]."""
+        if self.channels is None:
+            raise ValueError("this encoder is not of images: expected encoder.embed(jssl.data.open_source(...))")
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != self.channels:
             raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 [N, H, W, {self.channels}]")

@@ -230,6 +230,7 @@ def preflight(config, source, state):
     return [
         f"{name} on {config.data.source}: {source.contents}, "
         f"{devices} x {jax.devices()[0].device_kind}, {config.dtype}",
+        *([f"{source.spec}: {', '.join(source.said)}"] if source.said else []),
         f"{count(state.params):,} parameters; state {size(state):,.1f} MiB ({size(state.params):,.1f} parameters, "
         f"{size(state.carry):,.1f} carry, {size(state.opt):,.1f} optimizer)",
         f"batch {train.batch_size:,} ({train.batch_size // devices:,} per device){micro}, {train.steps:,} steps, "

@@ -42,12 +42,13 @@ def report(workdir):
     }
     if not config and not any(content.values()):
         raise FileNotFoundError(f"{workdir} is no run directory: it has no config.json, metrics.jsonl or scores.json")
+    modality = config.get("config", {}).get("modality", "image")
     body = [
         sections.head(workdir, config, rows, scores),
         sections.warnings(rows),
         *(f"<section><h2>{title}</h2>{text}</section>" for title, text in content.items() if text),
         sections.run(config),
-        sections.missing(workdir, [title for title, text in content.items() if not text]),
+        sections.missing(workdir, [title for title, text in content.items() if not text], modality),
         "<footer>Made by jssl from the files of the run directory; nothing is loaded from elsewhere.</footer>",
     ]
     page = string.Template(TEMPLATE.read_text(encoding="utf-8"))

@@ -77,6 +77,9 @@ MISSING = {
 }
 
 
+PICTURES = {"Nearest neighbours", "Views"}  # of images alone
+
+
 def escape(value):
     """Text that stands in the page as it is, whatever it holds."""
     return html.escape(str(value))
@@ -317,9 +320,10 @@ def run(config):
     return f"<section><h2>The run</h2><p>What makes it again.</p>{''.join(parts)}</section>"
 
 
-def missing(workdir, titles):
+def missing(workdir, titles, modality):
     command = lambda title: escape(MISSING[title].format(shlex.quote(str(workdir))))
-    titles = [title for title in titles if title in MISSING]  # the others are not of every run
+    of_all = MISSING.keys() - (PICTURES if modality != "image" else set())
+    titles = [title for title in titles if title in of_all]  # the others are not of every run
     lines = "".join(f"<li>{title}: <code>{command(title)}</code></li>" for title in titles)
     lead = "<h2>Not made yet</h2><p>What has no data in this run, and the command that makes it.</p>"
     return f'<section>{lead}<ul class="missing">{lines}</ul></section>' if titles else ""

@@ -10,7 +10,7 @@ from jssl import config as configs
 from jssl import data
 from jssl import train as loop
 from jssl.encoder import Encoder
-from jssl.evals.run import evaluate
+from jssl.evals.run import embed, evaluate
 from jssl.experiment import fill, open_data, open_graph
 from jssl.method import LABELS
 from jssl.report import report
@@ -110,7 +110,8 @@ def test_a_graph_is_one_batch_on_the_device_and_its_run_says_so(trained):
     assert written["config"]["train"]["batch_size"] == 1
     assert written["config"]["train"]["per_epoch"] == 1
     assert written["config"]["data"]["resident"] is True
-    assert "a graph of 500 nodes and" in written["preflight"][-3]
+    assert "a graph of 500 nodes and" in written["preflight"][-4]
+    assert written["preflight"][-3] == f"{SOURCE}: each image joined to its 10 nearest"
     rows = read_metrics(workdir)
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert rows[-1]["knn"] > 0.8
@@ -142,6 +143,12 @@ def test_exported_encoder_gives_features_of_every_node(trained):
     features = Encoder(workdir).embed(graph)
     assert features.shape == (500, 16)
     assert np.abs(features - Encoder(workdir, "untrained").embed(graph)).max() > 1e-3
+    with pytest.raises(ValueError, match=r"this encoder is not of images: expected encoder\.embed"):
+        Encoder(workdir)(np.zeros((1, 8, 8, 1), np.uint8))
+    assert embed(workdir, SOURCE, workdir / "nodes.npz").startswith("500 x 16 features")
+    written = np.load(workdir / "nodes.npz")
+    np.testing.assert_array_equal(written["features"], features)
+    assert list(written["names"]) == list(graph.names)
     exported = np.load(workdir / "encoder" / "weights.npz")
     assert not [name for name in exported if "discriminator" in name]
     np.testing.assert_array_equal(
@@ -163,6 +170,7 @@ def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
     page = report(workdir).read_text()
     for section in "Per class", "The graph", "Map of the embeddings":
         assert f"<h2>{section}</h2>" in page
+    assert "Not made yet" not in page
 
 
 def test_accumulation_of_one_graph_is_refused():

@@ -36,6 +36,7 @@ class Source:
     max_bad: float = 0.01
 
     modality = "image"
+    said = ()  # of what was done to the data
 
     def __len__(self):
         return len(self.names)
