@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import big_graph, collapse, quality, results, speed
+from benchmarks import big_graph, collapse, graphs, quality, results, speed
 from jssl import config as configs
 from jssl.experiment import fill
 from tests.test_experiment import CPU, held
@@ -129,6 +129,30 @@ def test_a_method_that_fails_loses_no_other(tmp_path, monkeypatch):
     assert rows["byol", "where (demo)"]["k-NN"] == rows["mae", "digits (tiny)"]["k-NN"] == "50.0 ± 1.0"
     assert "online probe" not in rows["byol", "tiny"]
     assert "byol on tiny failed: ValueError: no such thing" in written["notes"]
+
+
+def test_the_table_of_graphs_goes_on_with_the_runs_that_there_are(tmp_path, monkeypatch):
+    asked = [
+        "--methods",
+        "dgi:cora,graphcl:mutag",
+        "--data",
+        "cora=knn:digits@test",
+        "--set",
+        "train.epochs=2.0",
+        "--set",
+        "encoder.dims=(8,)",
+    ]
+    asked += ["--data", "mutag=pixels:digits@test[:200]", "--runs", "1", "--runs", "graphcl:mutag=2"]
+    asked += ["--workdir", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    graphs.main(asked)
+    rows = {row["method"]: row for row in json.loads((tmp_path / "graphs.json").read_text())["rows"]}
+    assert (rows["dgi"]["runs"], rows["graphcl"]["runs"]) == (1, 2)
+    assert (rows["dgi"]["epochs"], rows["dgi"]["published"]) == (2, "82.3 ± 0.6")
+    assert "±" in rows["graphcl"]["accuracy"]
+    assert float(rows["dgi"]["accuracy"]) > 20
+    monkeypatch.setattr(graphs, "train", None)  # nothing is trained again
+    graphs.main(asked)
+    assert {row["method"]: row for row in json.loads((tmp_path / "graphs.json").read_text())["rows"]} == rows
 
 
 def scored(mean, source="digits", **more):
