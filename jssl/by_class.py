@@ -6,7 +6,7 @@ from jssl import figures
 from jssl.evals.protocol import title
 from jssl.sections import escape, legend, percent
 
-TASKS = ("linear", "svm", "linear-sgd", "knn")  # that have scores per class; the first there is shown, the others are folded
+TASKS = ("linear", "svm", "linear-sgd", "knn")  # with scores per class; the first there is shown, the others folded
 ALL = 30  # classes that are shown all; of more only these:
 WORST, BEST = 10, 5
 COLUMNS = {"recall": "Recall", "precision": "Precision", "f1": "F1"}

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from jssl.data.large import within
 from jssl.data.pipeline import order
 
 TRIALS = 64  # random batches, whose largest row is the usual size
@@ -90,17 +91,18 @@ def side_by_side(graphs, index, n, e):
     ends, weights = graphs.edge_offsets, graphs.weights
     batch = padding(*index.shape, n, e, graphs.x.shape[1], weights and weights["features"]) | {"index": index}
     for r in range(len(index)):
-        node = edge = 0
-        for g, i in enumerate(index[r]):
-            if i < 0:
-                continue
-            first, last = graphs.offsets[i : i + 2]
-            more = graphs.edges[ends[i] : ends[i + 1]] - first + node
-            here, there = slice(node, node := node + last - first), slice(edge, edge := edge + len(more))
-            batch["x"][r, here], batch["nodes"][r, here], batch["graph"][r, here] = graphs.x[first:last], 1, g
-            batch["senders"][r, there], batch["receivers"][r, there], batch["edges"][r, there] = *more.T, 1
-            if weights:
-                batch["edge_weight"][r, there] = weights["edges"][ends[i] : ends[i + 1]]
+        there = np.flatnonzero(index[r] >= 0)
+        which = index[r, there]
+        nodes, edges = graphs.sizes[which].T
+        node = np.repeat(graphs.offsets[which], nodes) + within(nodes)
+        edge = np.repeat(ends[which], edges) + within(edges)
+        moved = np.repeat(np.cumsum(nodes) - nodes - graphs.offsets[which], edges)
+        batch["x"][r, : len(node)], batch["nodes"][r, : len(node)] = graphs.x[node], 1
+        batch["graph"][r, : len(node)] = np.repeat(there, nodes)
+        batch["senders"][r, : len(edge)], batch["receivers"][r, : len(edge)] = graphs.edges[edge].T + moved
+        batch["edges"][r, : len(edge)] = 1
+        if weights:
+            batch["edge_weight"][r, : len(edge)] = weights["edges"][edge]
     return batch
 
 
@@ -119,8 +121,6 @@ def padding(rows, graphs, n, e, features, feature_weight=None):
         "index": np.full((rows, graphs), -1, np.int32),
     }
     if feature_weight is not None:
-        batch["edge_weight"], batch["feature_weight"] = (
-            np.zeros((rows, e), np.float32),
-            np.tile(feature_weight, (rows, 1)),
-        )
+        batch["edge_weight"] = np.zeros((rows, e), np.float32)
+        batch["feature_weight"] = np.tile(feature_weight, (rows, 1))
     return batch
