@@ -127,11 +127,13 @@ def apply_graph_views(nets, params, stats, views, rng):
 def dropout(module, x, rate):
     """x with the share `rate` of its numbers at 0, the others scaled so that the mean stays.
 
-    By random numbers of 16 bits: making them is what dropout costs, where features are wide.
+    By random numbers of 16 bits, the halves of others: making them is what dropout costs, where features are wide.
     """
     if not rate:
         return x
-    bits = jax.random.bits(module.make_rng("dropout"), x.shape, jnp.uint16)
+    *shape, width = x.shape
+    pairs = jax.random.bits(module.make_rng("dropout"), (*shape, -(-width // 2)), jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(pairs, jnp.uint16).reshape(*shape, -1)[..., :width]
     return jnp.where(bits >= round(rate * 2**16), x / (1 - rate), 0)
 
 
