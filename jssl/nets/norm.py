@@ -1,6 +1,5 @@
 """Batch norm over the global batch, or over groups of it."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -47,10 +46,9 @@ class BatchNorm(nn.Module):
         scale = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
             scale = scale * self.param("scale", self.scale_init, width)
-        wide = (lambda v: v) if mask is None else lambda v: _across(v, x.shape)
-        y = (x - wide(mean)) * wide(scale)
+        y = (x - mean) * scale
         if self.use_bias:
-            y = y + wide(self.param("bias", nn.initializers.zeros, width))
+            y = y + self.param("bias", nn.initializers.zeros, width)
         return y.astype(self.dtype)
 
 
@@ -82,29 +80,10 @@ def _matmul(a, b):
 
 def _masked(x, mask):
     """Mean and variance [C] of what the mask marks, in two passes."""
-    x, mask = x.astype(jnp.float32), mask.astype(jnp.float32)
-    mean_of = lambda y: _sums(mask, y) / jnp.maximum(jnp.sum(mask), 1)
-    mean = mean_of(x)
-    return mean, mean_of(jnp.square(x - _across(mean, x.shape)))
-
-
-def _sums(weights, x):
-    """Sums over all but the last axis, weights [...] and x [..., C] -> [C], as a matrix product: the sums that XLA
-    makes of `sum` took a CPU three times as long (jax 0.10.2)."""
-    return jnp.tensordot(weights, x, weights.ndim, precision=jax.lax.Precision.HIGHEST)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _across(v, shape):
-    """v [C] as [..., C]; the gradient is one of `_sums`."""
-    return jnp.broadcast_to(v, shape)
-
-
-def _summed(shape, _, g):
-    return (_sums(jnp.ones(shape[:-1], g.dtype), g),)
-
-
-_across.defvjp(lambda v, shape: (_across(v, shape), None), _summed)
+    mask = mask[..., None].astype(jnp.float32)
+    axes, count = tuple(range(x.ndim - 1)), jnp.maximum(jnp.sum(mask), 1)
+    mean = jnp.sum(x * mask, axes, dtype=jnp.float32) / count
+    return mean, jnp.sum(jnp.square(x - mean) * mask, axes) / count
 
 
 def _statistics(x, groups):
