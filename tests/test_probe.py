@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
+from jssl import data
 from jssl import train as loop
 from jssl.checkpoint import read_arrays
 from jssl.encoder import Encoder
@@ -155,7 +156,7 @@ def test_without_labels_there_is_no_probe():
     config = make_run("simclr", **{"eval.probe_lr": ON}).config
     source = make_run("simclr").source
     for labels in None, np.zeros(len(source), np.int32):
-        source = loop.data.Source(**{**vars(source), "labels": labels})
+        source = data.Source(**{**vars(source), "labels": labels})
         assert not isinstance(prepare(config, source).method, Probed)
 
 
