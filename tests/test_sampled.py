@@ -375,7 +375,7 @@ def test_dgi_trains_and_embeds_every_node_in_order(trained, graph):
 def test_the_run_says_what_it_samples_and_is_scored_beside_raw_features(trained):
     workdir, _ = trained
     written = json.loads((workdir / "config.json").read_text())
-    assert "500 sampled graphs of " in written["preflight"][-3]
+    assert "500 sampled graphs of " in written["preflight"][-4]
     assert written["config"]["data"]["resident"] is False
     table = evaluate(workdir, protocol="knn")
     assert "raw features" in table
