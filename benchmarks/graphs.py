@@ -4,7 +4,7 @@
         --data nci1=npz:.data/nci1.npz --runs 20 --runs graphmae:nci1=5
 
 A run is a training from a seed of its own and one evaluation of it: of nodes, logistic regression on the public split,
-its penalty picked on the validation nodes; of graphs, an SVM in ten-fold cross-validation, shuffled by the run's seed,
+its penalty and its features' form picked on the validation nodes; of graphs, an SVM in ten-fold cross-validation, shuffled by the run's seed,
 with its C picked within each training part. Test labels choose nothing. Runs are kept below --workdir with their
 scores: the same call on the same one goes on with them, and more --runs are added to those there are.
 """
@@ -36,6 +36,7 @@ PUBLISHED = {
     "graphmae:nci1": "80.4 ± 0.3",
 }
 FILE = "graphs.json"  # in a run's directory: its scores
+PICKED = ("penalty", "form", "validation_accuracy", "cost", "seeds")  # settings that differ from run to run
 BESIDE = 5  # runs, the first ones, in which the untrained encoder and raw features are scored too
 
 
@@ -140,7 +141,7 @@ def notes(runs):
         f"scored in the first {BESIDE} runs."
     )
     for spec, of_spec in done.items():
-        said = {key: value for key, value in of_spec[0]["settings"].items() if key not in ("penalty", "cost", "seeds")}
+        said = {key: value for key, value in of_spec[0]["settings"].items() if key not in PICKED}
         commits = ", ".join(dict.fromkeys(str(run["commit"]) for run in of_spec))
         lines.append(
             f"{spec}: {of_spec[0]['config']['data']['source']}, trained at commit {commits}; "

@@ -32,7 +32,7 @@ from jssl.experiment import fill
 from jssl.train import train
 
 BATCH = 512  # of embedding
-PICKED = ("stderr", "penalty")
+PICKED = ("stderr", "penalty", "validation_accuracy")
 TASKS = {"knn": "k-NN", "linear": "linear"}
 PROBE = "online probe"
 FILE = "quality.json"  # in a run's directory: what it was asked for, and its scores

@@ -135,21 +135,38 @@ def test_validation_nodes_pick_and_teach_nothing():
 def test_the_penalty_is_the_one_that_serves_the_validation_nodes():
     noise = np.random.default_rng(3).normal(size=(400, 40)).astype(np.float32)  # a weak penalty overfits
     x = np.concatenate([NODES, noise], 1)
-    found = nodes.probe(x, CLASSES, SPLITS)
+    found = nodes.probe(x, CLASSES, SPLITS, forms=["standardised"])
     z = (x - x.mean(0)) / x.std(0)
     for i, split in enumerate(SPLITS):
         train, val, test = (split[part] for part in ("train", "val", "test"))
         models = [
             LogisticRegression(C=1 / (penalty * len(train)), max_iter=5000, tol=1e-6).fit(z[train], CLASSES[train])
-            for penalty in linear.PENALTIES
+            for penalty in nodes.PENALTIES
         ]
         scores = [model.score(z[val], CLASSES[val]) for model in models]
         best = int(np.argmax(scores))
         assert len(set(scores)) > 1
-        assert found["settings"]["penalty"][i] == linear.PENALTIES[best]
+        assert found["settings"]["penalty"][i] == nodes.PENALTIES[best]
         assert found["accuracies"][i] == pytest.approx(models[best].score(z[test], CLASSES[test]), abs=0.005)
     assert found["accuracy"] == pytest.approx(found["accuracies"].mean())
     assert found["std"] == pytest.approx(found["accuracies"].std(ddof=1))
+
+
+def test_the_form_is_the_one_that_serves_the_validation_nodes():
+    x = NODES.copy()
+    x[:, :4] *= 1000 * np.random.default_rng(1).random((400, 1))  # an example's scale that its class is not of
+    orders = (["raw", "unit", "standardised"], ["unit", "standardised", "raw"])
+    found = [nodes.probe(x, CLASSES, SPLITS, forms=order) for order in orders]
+    single = {form: nodes.probe(x, CLASSES, SPLITS, forms=[form]) for form in nodes.FORMS}
+    for i in range(len(SPLITS)):
+        scores = {form: one["settings"]["validation_accuracy"][i] for form, one in single.items()}
+        for order, one in zip(orders, found, strict=True):
+            picked = next(form for form in order if scores[form] == max(scores.values()))
+            assert one["settings"]["form"][i] == picked
+            assert one["settings"]["penalty"][i] == single[picked]["settings"]["penalty"][i]
+            assert one["accuracies"][i] == single[picked]["accuracies"][i]
+        assert len(set(scores.values())) > 1
+    np.testing.assert_array_equal(found[0]["predictions"], single[found[0]["settings"]["form"][0]]["predictions"])
 
 
 def test_forms_are_of_mean_square_one():
@@ -162,7 +179,7 @@ def test_forms_are_of_mean_square_one():
 
 
 def test_the_scale_of_raw_features_is_without_effect():
-    small, large = (nodes.probe(scale * NODES, CLASSES, SPLITS[:1], form="raw") for scale in (0.25, 4096))
+    small, large = (nodes.probe(scale * NODES, CLASSES, SPLITS[:1], forms=["raw"]) for scale in (0.25, 4096))
     assert small["accuracy"] == large["accuracy"]
 
 
@@ -178,7 +195,7 @@ def test_what_is_wrong_with_splits_is_one_line():
     refused("'val' is float64 [0]", nodes.probe, NODES, CLASSES, wrong(val=[]))
     refused("there are no splits", nodes.probe, NODES, CLASSES, [])
     refused("go down to -2; expected class numbers from 0, or -1", nodes.probe, NODES, CLASSES - 2, [split])
-    refused("did you mean unit?", nodes.probe, NODES, CLASSES, SPLITS, form="units")
+    refused("did you mean unit?", nodes.probe, NODES, CLASSES, SPLITS, forms=["units"])
     refused("shares of 0.1 and 0.1 leave a part of 9 labelled nodes empty", nodes.random_splits, CLASSES[:9])
 
 

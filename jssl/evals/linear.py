@@ -58,11 +58,13 @@ def probe(
         _pick(x, y, rows[some], held[some], classes, np.asarray(penalties), tol, max_steps, refit=not given)
         for some in _chunks(len(rows), len(x) * classes)
     ]
-    predictions = np.concatenate([_predict(model, test) for model, _ in found])
+    models, picked, scores = zip(*found, strict=True)
+    predictions = np.concatenate([_predict(model, test) for model in models])
     settings = {
         "classifier": "logistic regression, L-BFGS, mean cross-entropy + penalty / 2 * |W|^2, intercept free",
         "penalties": penalties,
-        "penalty": np.concatenate([best for _, best in found]).tolist(),
+        "penalty": np.concatenate(picked).tolist(),
+        "validation_accuracy": np.concatenate(scores).tolist(),
         **_settings(validation, seed, standardise, rows),
         **({"picked_by": "accuracy on the given validation rows", "validation": "given"} if given else {}),
         "tol": tol,
@@ -72,7 +74,8 @@ def probe(
 
 
 def _pick(x, labels, rows, held, classes, penalties, tol, max_steps, refit=True):
-    """The path from strong to weak for some draws, then the last fit -> models [draws, D + 1, classes], penalties.
+    """The path from strong to weak for some draws, then the last fit -> models [draws, D + 1, classes], the penalties
+    and their accuracies on the held rows.
 
     refit: whether the last fit is on the held rows as well.
     """
@@ -88,7 +91,8 @@ def _pick(x, labels, rows, held, classes, penalties, tol, max_steps, refit=True)
         path.append(model)
         scores.append(_accuracy(_predict(model, x), labels, held))  # [draws]
     best = np.argmax(scores, 0)  # the first of equal ones: the strongest penalty
-    return fit(rows if refit else rows & ~held, penalties[best], jnp.stack(path)[best, draws], tol), penalties[best]
+    last = fit(rows if refit else rows & ~held, penalties[best], jnp.stack(path)[best, draws], tol)
+    return last, penalties[best], np.max(scores, 0)
 
 
 def sgd(
