@@ -1,11 +1,13 @@
 """The benchmarks run, and write tables that say what they measured."""
 
 import json
+import sys
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from benchmarks import big_graph, collapse, graphs, quality, results, speed
+from benchmarks import big_graph, collapse, graph_speed, graphs, quality, results, speed
 from jssl import config as configs
 from jssl.experiment import fill
 from tests.test_experiment import CPU, held
@@ -79,6 +81,55 @@ def test_rate_counts_images_not_calls(monkeypatch):
         clock[0] += 0.5 * calls
 
     assert speed.rate(go, images=64, repeats=3, seconds=2.0) == pytest.approx(128)
+
+
+ANSWERS = """#!{python}
+import json, sys
+print(json.dumps(dict(versions=dict(torch_geometric="9.8"))), flush=True)
+print(*sys.argv[1:], sep="\\n", file=open("{said}", "w"))
+for turn, spec in enumerate(sys.stdin):
+    print(json.dumps({{"1 thread": 70 + turn, "2 threads": 60 + turn, "2 threads, compiled": 50 + turn}}), flush=True)
+"""
+
+
+def test_graph_speed_takes_turns_with_torch_geometric(tmp_path, capfd):
+    sizes = np.arange(80) % 4 + 5
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    edges = np.concatenate(
+        [first + np.stack([np.arange(n), (np.arange(n) + 1) % n], 1) for first, n in zip(offsets, sizes)]
+    )
+    np.savez(tmp_path / "rings.npz", edges=edges, node_offsets=offsets, node_label=np.arange(offsets[-1]) % 3)
+    fake = tmp_path / "python"
+    fake.write_text(ANSWERS.format(python=sys.executable, said=tmp_path / "said"))
+    fake.chmod(0o755)
+    call = ["--methods", "dgi:tiny,graphcl:tiny", "--seconds", "0.01", "--rounds", "3", "--out", str(tmp_path)]
+    graph_speed.main([*call, "--data", f"tiny=npz:{tmp_path}/rings.npz", "--torch", str(fake)])
+    rows = json.loads((tmp_path / "graph-speed.json").read_text())["rows"]
+    assert [(row["method"], row["torch_geometric"], row["compiled"]) for row in rows] == [
+        ("dgi", 62, 52),  # the second of the turns 0, 2 and 4
+        ("graphcl", 63, 53),
+    ]
+    assert all(row["ours"] * row["times ours"] == pytest.approx(row["torch_geometric"]) for row in rows)
+    assert all(0 < row["ours"] < 10 for row in rows)
+    assert f"graphcl:tiny={tmp_path}/rings.npz" in (tmp_path / "said").read_text().splitlines()
+    text = (tmp_path / "graph-speed.md").read_text()
+    for said in "torch_geometric 9.8", "2 threads 60 to 64", "Median of 3 rounds":
+        assert said in text
+
+    call[1] = "dgi:tiny"
+    graph_speed.main([*call, "--data", f"tiny=npz:{tmp_path}/rings.npz"])
+    assert json.loads((tmp_path / "graph-speed.json").read_text())["rows"][0]["torch_geometric"] is None
+    with pytest.raises(SystemExit, match=r"--torch: the source of dgi:tiny is digits, expected --data tiny=npz:FILE"):
+        graph_speed.main([*call, "--data", "digits", "--torch", str(fake)])
+    fake.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(SystemExit, match=r"pyg\.py ended with 3"):
+        graph_speed.main([*call, "--data", f"npz:{tmp_path}/rings.npz", "--torch", str(fake)])
+
+
+def test_an_epoch_is_as_many_steps_as_the_data_have_batches(monkeypatch):
+    bench = speed.Bench(configs.load("graphcl:tiny"))
+    monkeypatch.setattr(bench, "step", lambda **_: 128.0)
+    assert graph_speed.epoch(bench, 1) == 2  # 256 graphs at 128 a second
 
 
 def fail(*_):
