@@ -1,6 +1,7 @@
 """Graph methods against torch_geometric, DIG and PyGCL, and the statements of their papers."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ from jssl.methods.grace import GRACE
 from jssl.methods.graphcl import GraphCL, contrast
 from jssl.methods.graphmae import GraphMAE, as_one, scaled_cosine_error
 from jssl.methods.infograph import InfoGraph, local_global
-from jssl.nets.graph import GNN, of_nodes, readout
-from jssl.nets.net import apply_net
+from jssl.nets.graph import GNN, of_nodes, readout, roots
+from jssl.nets.net import apply_net, init_net
 from jssl.transforms import ema
 from tests import oracles
 from tests.graphs import batch, rings, rows_of
@@ -118,16 +119,53 @@ def test_dgi_is_torch_geometrics():
     close(2 * grad, tensors["grad.x"])
 
 
-def test_shuffling_moves_features_within_their_graph_alone():
+def test_shuffling_moves_edges_within_their_graph_alone():
     graph = choose(jax.jit(Whole())(jax.random.key(0), SETS), 0)
-    moved = jax.jit(shuffled)(graph, jax.random.key(1))
-    assert (moved["x"] != graph["x"]).any()
+    edges, to = jax.jit(shuffled)(graph, jax.random.key(1))
+    assert (np.sort(to, 1) == np.arange(to.shape[1])).all()
+    assert (edges["senders"] != graph["senders"]).any()
     for r in range(4):
-        for g in range(3):
-            of = SETS["graph"][r] == g
-            before, after = (np.sort(x[r][of][:, 0]) for x in (np.asarray(graph["x"]), np.asarray(moved["x"])))
-            np.testing.assert_array_equal(before, after)
-    assert not np.asarray(moved["x"])[SETS["nodes"] == 0].any()
+        before, after = (np.stack([g[name][r] for name in ("senders", "receivers", "edges")]) for g in (graph, edges))
+        assert (np.diff(after[1]) >= 0).all()
+        here = [np.sort(graph["graph"][r][ends[:2, ends[2] > 0].astype(int)], 1) for ends in (before, after)]
+        np.testing.assert_array_equal(*here)
+        assert (here[1][0] == here[1][1]).all()
+
+
+@pytest.mark.parametrize("layer", ["gcn", "gat"])
+def test_shuffling_edges_is_shuffling_features_but_for_the_numbers_of_nodes(layer):
+    graph = {**NODES, "edges": np.linspace(1, 2, NODES["edges"].size, dtype=np.float32)[None]}
+    edges, to = shuffled(graph, jax.random.key(1))
+    net = GNN(layer, (8, 8))
+    params, _ = init_net(net, jax.random.key(2), graph)
+    run = lambda graph: apply_net(net, params, {}, graph)[0][0]
+    close(run({**graph, **edges})[to[0]], run({**graph, "x": graph["x"][:, to[0]]}))
+
+
+@pytest.mark.parametrize("pool", [None, "first"])
+def test_dgis_negatives_are_the_nodes_of_the_graph_with_shuffled_features(pool):
+    """The loss again, by the definition: features move, edges stay; of sampled graphs, the first nodes alone."""
+    views = jax.jit(Whole())(jax.random.key(0), SETS)
+    method, graph, rng = DGI(GNN("gcn", (8,), pool=pool)), choose(views, 0), jax.random.key(3)
+    params, carry = method.init(jax.random.key(1), views)
+    found, _ = jax.jit(method.loss)(params, carry, views, rng, START)
+
+    _, to = shuffled(graph, jax.random.split(rng)[0])
+    encode = lambda x: apply_net(of_nodes(method.encoder), params["encoder"], {}, {**graph, "x": x})[0]
+    h, h_tilde = encode(graph["x"]), encode(jnp.take_along_axis(graph["x"], to[..., None], 1))
+    if pool:
+        graph, h, h_tilde = roots(graph, h, h_tilde)
+    s = jax.nn.sigmoid(readout(graph, h, "mean"))
+    close(found, jensen_shannon(*(scores(graph, z, s, params["discriminator"]) for z in (h, h_tilde)), graph["nodes"]))
+
+
+def test_dgi_multiplies_features_by_its_weights_once_for_both_passes():
+    views, method = Whole()(jax.random.key(0), NODES), DGI(GNN("gcn", (4,)))
+    params, carry = method.init(jax.random.key(0), views)
+    graded = jax.make_jaxpr(jax.grad(lambda params: method.loss(params, carry, views, jax.random.key(0), START)[0]))
+    products = re.findall(r"f32\[([\d,]*)\] = dot_general", str(graded(params)))
+    assert products.count("1,24,4") == 1  # x W, of 24 nodes with 6 features
+    assert products.count("6,4") + products.count("4,6") == 1  # its gradient
 
 
 def test_grace_is_digs():

@@ -14,6 +14,8 @@ from jssl.nets.graph import of_examples, of_graph, of_nodes, readout, roots
 from jssl.nets.net import Net, apply_net, init_net, width
 from jssl.transforms import mean_over
 
+EDGES = ("senders", "receivers", "edges")
+
 
 @dataclasses.dataclass(frozen=True)
 class DGI(Method):
@@ -34,14 +36,22 @@ class DGI(Method):
 
     def loss(self, params, carry, views, rng, time):
         graph, net = choose(views, 0), of_nodes(self.encoder)
-        rng_shuffle, rng_1, rng_2 = jax.random.split(rng, 3)
-        corrupted = shuffled(graph, rng_shuffle)  # C: the features of another node, the same edges (section 3.4)
-        h, _, stats = apply_net(net, params["encoder"], carry["stats"], graph, train=True, rng=rng_1)
-        h_tilde, _, stats = apply_net(net, params["encoder"], stats, corrupted, train=True, rng=rng_2)
+        rng_shuffle, rng_encoder = jax.random.split(rng)
+        # C: the features of another node, the same edges (section 3.4). Here nodes keep their features and are given
+        # another's edges, which is the same but for their numbers: vmap then computes x W, that both share, once.
+        edges, to = shuffled(graph, rng_shuffle)
+
+        def encode(edges, rng):
+            h, _, stats = apply_net(net, params["encoder"], carry["stats"], {**graph, **edges}, train=True, rng=rng)
+            return h, stats
+
+        both = {name: jnp.stack([graph[name], edges[name]]) for name in EDGES}
+        (h, h_tilde), stats = jax.vmap(encode)(both, jax.random.split(rng_encoder))
+        stats = jax.tree.map(lambda of: of[0], stats)  # of the true graph, which is what the encoder will be given
 
         features, examples = of_examples(self.encoder, graph, h[None])
         if self.encoder.pool == "first":  # sampled graphs: their central nodes, with one summary (section 4.2, Reddit)
-            graph, h, h_tilde = roots(graph, h, h_tilde)
+            graph, h, h_tilde = roots(graph, h, jax.vmap(lambda h, to: h[to])(h_tilde, to))
         s = jax.nn.sigmoid(readout(graph, h, "mean"))  # R: the summary of each graph, [R, G, D]
         positive, negative = (scores(graph, x, s, params["discriminator"]) for x in (h, h_tilde))  # [R, n]
         loss = jensen_shannon(positive, negative, graph["nodes"])  # eq. 1
@@ -56,15 +66,19 @@ class DGI(Method):
 
 
 def shuffled(graph, rng):
-    """Every graph with its nodes' features in random order."""
+    """A random permutation of the nodes of every graph -> their edges, each given to the node that it goes to, {name:
+    [R, E]}, and where each node goes to, int32 [R, n]."""
 
-    def row(x, nodes, of, u):
+    def row(nodes, of, u, senders, receivers, edges):
         of = jnp.where(nodes > 0, of, graph["index"].shape[1])
-        # The i-th node of a graph takes the features of the i-th in another order of the same graph.
-        return jnp.zeros_like(x).at[jnp.lexsort((jnp.arange(len(u)), of))].set(x[jnp.lexsort((u, of))])
+        # The i-th node of a graph goes to the i-th in another order of the same graph.
+        to = jnp.zeros(len(u), jnp.int32).at[jnp.lexsort((jnp.arange(len(u)), of))].set(jnp.lexsort((u, of)))
+        receivers = to.at[receivers].get(mode="fill", fill_value=len(u))
+        order = jnp.argsort(receivers)
+        return {"senders": to[senders][order], "receivers": receivers[order], "edges": edges[order]}, to
 
     u = draw(rng, graph["nodes"].shape)
-    return {**graph, "x": jax.vmap(row)(graph["x"], graph["nodes"], graph["graph"], u)}
+    return jax.vmap(row)(graph["nodes"], graph["graph"], u, *(graph[name] for name in EDGES))
 
 
 def scores(graph, h, s, w):
