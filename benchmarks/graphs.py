@@ -4,9 +4,10 @@
         --data nci1=npz:.data/nci1.npz --runs 20 --runs graphmae:nci1=5
 
 A run is a training from a seed of its own and one evaluation of it: of nodes, logistic regression on the public split,
-its penalty and its features' form picked on the validation nodes; of graphs, an SVM in ten-fold cross-validation, shuffled by the run's seed,
-with its C picked within each training part. Test labels choose nothing. Runs are kept below --workdir with their
-scores: the same call on the same one goes on with them, and more --runs are added to those there are.
+its penalty and its features' form picked on the validation nodes; of graphs, an SVM in ten-fold cross-validation,
+shuffled by the run's seed, with its C picked within each training part. Test labels choose nothing. Runs are kept below
+--workdir with their scores: the same call on the same one goes on with them, and more --runs are added to those there
+are.
 """
 
 import argparse

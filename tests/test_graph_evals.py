@@ -11,7 +11,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
 
 from jssl.data.graph import build
-from jssl.evals import linear, links, nodes
+from jssl.evals import links, nodes
 from jssl.evals.cluster import cluster
 from jssl.evals.svm import COSTS, svm
 

@@ -102,7 +102,7 @@ def formed(features, form):
 
     Only standardised features cannot be hurt by any offset and scale of a dimension. Embeddings of Cora by DGI, GRACE
     and BGRL scored alike in every form, within the deviation over six random splits; with DGI's dimensions scaled at
-    random, by a log-normal factor of deviation ln 10, standardised kept its 83.3 %, and "unit" had 76.8 %, "raw" 77.3 %.
+    random, by a log-normal factor of deviation ln 10, "standardised" kept its 83.3 %, "unit" had 76.8 %, "raw" 77.3 %.
     """
     if form not in FORMS:
         raise ValueError(f"unknown form of features {form!r}{nearest(form, FORMS)}")
