@@ -14,7 +14,7 @@ from jssl import recipes
 from jssl.config import choose
 
 METHOD = "graphmae:GraphMAE"
-GAT = {"layer": "gat", "heads": 4, "activation": "prelu", "dropout": 0.2, "attention_dropout": 0.1}
+GAT = {"layer": "gat", "heads": 4, "gain": 2**0.5, "activation": "prelu", "dropout": 0.2, "attention_dropout": 0.1}
 GIN = {"layer": "gin", "eps": 1.0, "norm": True, "activation": "prelu", "dropout": 0.2}
 
 

@@ -35,7 +35,7 @@ class GraphMAE(Method):
         """What comes after the encoder, for the nodes' number of features."""
         link = MLP(0, self.link_width(graph), depth=1, bias=False, dtype=self.encoder.dtype)
         features = graph["x"].shape[-1]
-        names = ("activation", "eps", "dropout", "attention_dropout", "dtype")
+        names = ("activation", "gain", "eps", "dropout", "attention_dropout", "dtype")
         same = {name: getattr(self.encoder, name) for name in names}
         of_gin = {"hidden": link.dim, "inner_norm": self.encoder.norm}
         return link, GNN(self.decoder, (features,), heads=self.heads, last=False, **of_gin, **same)

@@ -197,11 +197,13 @@ class GIN(nn.Module):
 class GAT(nn.Module):
     """Velickovic et al., 2017; arXiv:1710.10903: neighbours and the node itself, weighted by attention.
 
-    heads: their outputs, dim / heads each, lie side by side. attention_dropout: of the weights, in training.
+    heads: their outputs, dim / heads each, lie side by side. attention_dropout: of the weights, in training. gain: of
+    the initial weights, Glorot's.
     """
 
     dim: int
     heads: int = 1
+    gain: float = 1.0
     slope: float = 0.2
     attention_dropout: float = 0.0
     bias: bool = True
@@ -214,8 +216,9 @@ class GAT(nn.Module):
         # Products of heads as einsum: the gradient of `*` and `sum` took a CPU 20 times as long (jax 0.10.2).
         product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
         x, width, shape = x.astype(self.dtype), x.shape[-1], (self.heads, self.dim // self.heads)
-        kernel = self.param("kernel", glorot, (width, self.dim)).astype(self.dtype).reshape(width, *shape)
-        weigh = lambda name: product("rni,ih->rnh", x, product("ihd,hd->ih", kernel, self.param(name, glorot, shape)))
+        init = nn.initializers.variance_scaling(self.gain**2, "fan_avg", "uniform")
+        kernel = self.param("kernel", init, (width, self.dim)).astype(self.dtype).reshape(width, *shape)
+        weigh = lambda name: product("rni,ih->rnh", x, product("ihd,hd->ih", kernel, self.param(name, init, shape)))
         source, target = (weigh(name).astype(jnp.float32) for name in ("source", "target"))  # [R, n, heads]
 
         # A softmax over each node's edges and its self-loop, in float32, its largest term taken out first.
@@ -250,10 +253,11 @@ LAYERS = {"gcn": GCN, "sage": SAGE, "gin": GIN, "gat": GAT}
 class GNN(nn.Module):
     """Layers of one kind, each followed by batch norm, if asked for, and an activation: a graph batch -> nodes.
 
-    dims: width of each layer; heads: of "gat"; eps, hidden: of "gin"; norm: batch norm over the nodes that are there,
-    within the layers of "gin" too (inner_norm); norm_last: it follows the activation; last: whether norm and activation
-    follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536); pool:
-    "sum", "mean", "max" or "first" of the nodes, so that the main output is of graphs; dropout: of each layer's inputs.
+    dims: width of each layer; heads, gain: of "gat"; eps, hidden: of "gin"; norm: batch norm over the nodes that are
+    there, within the layers of "gin" too (inner_norm); norm_last: it follows the activation; last: whether norm and
+    activation follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536);
+    pool: "sum", "mean", "max" or "first" of the nodes, so that the main output is of graphs; dropout: of each layer's
+    inputs.
 
     -> [R, n, D], or with `pool` [R, G, D]; out: 'nodes' [R, n, D] and 'layers', a tuple of [R, n, dims[i]].
     """
@@ -261,6 +265,7 @@ class GNN(nn.Module):
     layer: str = "gcn"
     dims: tuple = (512,)
     heads: int = 1
+    gain: float = 1.0
     activation: str = "relu"
     eps: float = 0.0
     hidden: int | None = None
@@ -302,7 +307,7 @@ class GNN(nn.Module):
     def fields(self):
         """What the kind of layer has of its own."""
         if self.layer == "gat":
-            return {"heads": self.heads, "attention_dropout": self.attention_dropout}
+            return {"heads": self.heads, "gain": self.gain, "attention_dropout": self.attention_dropout}
         if self.layer != "gin":
             return {}
         norm = self.norm if self.inner_norm is None else self.inner_norm
