@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test clean
+.PHONY: install demo test test-all clean
 
 install: .venv/installed
 
@@ -16,10 +16,16 @@ demo: install
 	$(BIN)/jssl eval --workdir runs/demo --draws 20
 	$(BIN)/jssl report --workdir runs/demo
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -m 'not slow'
+
+# Also what repeats, for every method, what a few of them show.
+test-all: install
+	$(PYTEST)
 
 clean:
 	rm -rf .venv runs .jax_cache .pytest_cache .ruff_cache

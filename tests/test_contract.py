@@ -12,6 +12,11 @@ from jssl.step import init_state
 from tests.contract import STEPS, Trained, assert_close, assert_equal, assert_probe_changes_nothing, make_run, trained
 
 METHODS = list(configs.experiments())
+# What the engine does around a loss is tried on each kind of state it finds; with `make test-all` on every method.
+KINDS = ("byol", "deepcluster", "dino", "graphcl", "mae", "moco", "simclr")
+of_engine = pytest.mark.parametrize(
+    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in METHODS], indirect=True
+)
 
 
 @pytest.fixture(params=METHODS)
@@ -69,6 +74,7 @@ def test_only_embeddings_cross_devices(name, mesh):
     assert all(size <= budget for kind, size in found if kind == "all-gather"), found
 
 
+@of_engine
 def test_accumulation_moves_the_optimizer_and_the_method_once(name):
     two = trained(name, train__accumulate=2)
     steps = [int(x) for path, x in jax.tree_util.tree_leaves_with_path(two.end.opt) if path_of(path).endswith("count")]
@@ -76,11 +82,13 @@ def test_accumulation_moves_the_optimizer_and_the_method_once(name):
     assert all(count == STEPS for count in steps)
 
 
+@of_engine
 def test_accumulation_is_the_same_on_eight_devices(name):
     one, eight = trained(name, train__accumulate=2), trained(name, (8, 1), train__accumulate=2)
     assert_close(one.end, eight.end)
 
 
+@of_engine
 def test_steps_per_call_change_nothing(name):
     """Two dispatches of two steps, or four of one: the same state, bit by bit."""
     one = trained(name)
@@ -93,6 +101,7 @@ def test_steps_per_call_change_nothing(name):
     assert_close(one.end, state)
 
 
+@of_engine
 def test_an_online_probe_changes_nothing_by_a_bit(name):
     assert_probe_changes_nothing(trained(name), Trained(name, eval__probe_lr=0.5))
 

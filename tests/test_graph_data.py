@@ -182,7 +182,8 @@ def test_tu_without_features_has_ones_and_says_so(tu):
     [
         ("graph_labels", "1\n", "TWO_graph_labels.txt has 1 rows, expected one for each of the 2 graphs"),
         ("node_labels", "1\n2\n", "TWO_node_labels.txt has 2 rows, expected one for each of the 5 nodes"),
-        ("A", "1, 9\n", "edge 0 joins 0 and 8, but nodes are 0 to 4"),
+        ("A", "1, 9\n", "TWO_A.txt joins 1 and 9, but nodes are 1 to 5"),
+        ("A", "1, 2\n0, 1\n", "TWO_A.txt joins 0 and 1, but nodes are 1 to 5"),
         ("A", "1, 4\n", "edge 0 joins nodes of two graphs, 0 and 1"),
         ("A", "1, two\n", "line 1 of TWO_A.txt is '1, two', expected numbers"),
         ("A", "1, 2\n1\n", "line 2 of TWO_A.txt has 1 numbers, the first 2"),

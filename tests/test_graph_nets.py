@@ -157,6 +157,14 @@ def test_dropout_is_of_training_alone():
     assert np.abs(run(0, True) - run(1, True)).max() > 0.01
 
 
+def test_gain_is_of_all_initial_weights_of_gat_in_every_layer():
+    graph = reference()
+    one, two = (init_net(GNN("gat", (6, 4), heads=2, gain=gain), jax.random.key(0), graph)[0] for gain in (1.0, 2.0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, 2 * a, rtol=1e-6), one, two)
+    deviation = float(jnp.std(GAT(256).init(jax.random.key(0), graph, graph["x"])["params"]["kernel"]))
+    assert deviation == pytest.approx((2 / (graph["x"].shape[-1] + 256)) ** 0.5, rel=0.05)  # Glorot's
+
+
 def test_unknown_layer_and_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="layer is 'gcnn'; did you mean gcn"):
         GNN("gcnn")

@@ -46,6 +46,9 @@ def open_tu(spec, path):
     classes, labels = (None, None) if labels is None else np.unique(labels.ravel(), return_inverse=True)
     names = None if classes is None else tuple(f"{c:g}" for c in classes)
     labels = None if labels is None else labels.astype(np.int32)
-    edges = read("A").astype(np.int64) - 1
+    edges = read("A").astype(np.int64)
+    if (outside := (edges < 1) | (edges > n)).any():
+        a, b = edges[np.flatnonzero(outside.any(1))[0]]
+        raise ValueError(f"{spec}: {name}_A.txt joins {a} and {b}, but nodes are 1 to {n}")
     x = np.concatenate(parts, 1)
-    return build(spec, x, edges, offsets=offsets, labels=labels, label_names=names, said=said)
+    return build(spec, x, edges - 1, offsets=offsets, labels=labels, label_names=names, said=said)
