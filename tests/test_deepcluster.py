@@ -158,7 +158,7 @@ def test_a_run_that_stops_at_a_clustering_goes_on_bit_by_bit(name, tmp_path, mon
         assert_equal(whole, train(config, tmp_path / str(at)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["deepcluster", pytest.param("deepcluster2", marks=pytest.mark.slow)])
 def test_two_processes_find_the_clusters_of_one(name, tmp_path):
     cadences = {"train.refresh_every": 2, "train.steps": 3, "checkpoint.every": 3, "eval.every": 0, "log_every": 1}
     assert [run.wait() for run in together(f"{name}:tiny", tmp_path / "two", cadences)] == [0, 0]
