@@ -161,6 +161,8 @@ def test_gain_is_of_all_initial_weights_of_gat_in_every_layer():
     graph = reference()
     one, two = (init_net(GNN("gat", (6, 4), heads=2, gain=gain), jax.random.key(0), graph)[0] for gain in (1.0, 2.0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(b, 2 * a, rtol=1e-6), one, two)
+    layer = GAT(2560, heads=10).init(jax.random.key(0), graph, graph["x"])["params"]
+    assert float(jnp.std(layer["source"])) == pytest.approx((2 / (2560 + 256)) ** 0.5, rel=0.05)
     deviation = float(jnp.std(GAT(256).init(jax.random.key(0), graph, graph["x"])["params"]["kernel"]))
     assert deviation == pytest.approx((2 / (graph["x"].shape[-1] + 256)) ** 0.5, rel=0.05)  # Glorot's
 

@@ -38,7 +38,11 @@ class GraphMAE(Method):
         names = ("activation", "gain", "eps", "dropout", "attention_dropout", "dtype")
         same = {name: getattr(self.encoder, name) for name in names}
         of_gin = {"hidden": link.dim, "inner_norm": self.encoder.norm}
-        return link, GNN(self.decoder, (features,), heads=self.heads, last=False, **of_gin, **same)
+        # A GAT has no bias here. In the authors' code it has one that stays near 0: where a node and all its neighbours
+        # are hidden, the first step's output is 0, and the gradient of its direction so large that Adam never moves it
+        # again. One that learns makes the loss lower, 0.27 instead of 0.40 on Cora, and the embeddings worse.
+        bias = self.decoder != "gat"
+        return link, GNN(self.decoder, (features,), heads=self.heads, last=False, bias=bias, **of_gin, **same)
 
     def link_width(self, graph):
         return width(self.nodes, graph)

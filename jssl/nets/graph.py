@@ -28,6 +28,7 @@ from jssl.nets.net import apply_nets, batch_norm
 
 glorot = nn.initializers.xavier_uniform()
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's linear layers
+within = lambda rng, shape, limit: jax.random.uniform(rng, shape, minval=-limit, maxval=limit)
 
 
 def at_senders(graph, x):
@@ -198,7 +199,7 @@ class GAT(nn.Module):
     """Velickovic et al., 2017; arXiv:1710.10903: neighbours and the node itself, weighted by attention.
 
     heads: their outputs, dim / heads each, lie side by side. attention_dropout: of the weights, in training. gain: of
-    the initial weights, Glorot's.
+    the initial weights, Glorot's; those of attention as of one matrix [heads * D, D], D = dim / heads, as DGL has them.
     """
 
     dim: int
@@ -216,9 +217,11 @@ class GAT(nn.Module):
         # Products of heads as einsum: the gradient of `*` and `sum` took a CPU 20 times as long (jax 0.10.2).
         product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
         x, width, shape = x.astype(self.dtype), x.shape[-1], (self.heads, self.dim // self.heads)
-        init = nn.initializers.variance_scaling(self.gain**2, "fan_avg", "uniform")
-        kernel = self.param("kernel", init, (width, self.dim)).astype(self.dtype).reshape(width, *shape)
-        weigh = lambda name: product("rni,ih->rnh", x, product("ihd,hd->ih", kernel, self.param(name, init, shape)))
+        init = lambda *fans: lambda rng, shape: within(rng, shape, self.gain * (6 / sum(fans)) ** 0.5)
+        kernel = self.param("kernel", init(width, self.dim), (width, self.dim)).astype(self.dtype)
+        kernel = kernel.reshape(width, *shape)
+        attend = lambda name: self.param(name, init(self.dim, shape[1]), shape)
+        weigh = lambda name: product("rni,ih->rnh", x, product("ihd,hd->ih", kernel, attend(name)))
         source, target = (weigh(name).astype(jnp.float32) for name in ("source", "target"))  # [R, n, heads]
 
         # A softmax over each node's edges and its self-loop, in float32, its largest term taken out first.
@@ -255,9 +258,9 @@ class GNN(nn.Module):
 
     dims: width of each layer; heads, gain: of "gat"; eps, hidden: of "gin"; norm: batch norm over the nodes that are
     there, within the layers of "gin" too (inner_norm); norm_last: it follows the activation; last: whether norm and
-    activation follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536);
-    pool: "sum", "mean", "max" or "first" of the nodes, so that the main output is of graphs; dropout: of each layer's
-    inputs.
+    activation follow the last layer too; bias: in the layers that no norm follows; jumping: all layers' outputs side by
+    side (Xu et al., 2018; arXiv:1806.03536); pool: "sum", "mean", "max" or "first" of the nodes, so that the main
+    output is of graphs; dropout: of each layer's inputs.
 
     -> [R, n, D], or with `pool` [R, G, D]; out: 'nodes' [R, n, D] and 'layers', a tuple of [R, n, dims[i]].
     """
@@ -273,6 +276,7 @@ class GNN(nn.Module):
     inner_norm: bool | None = None
     norm_last: bool = False
     last: bool = True
+    bias: bool = True
     jumping: bool = False
     pool: str | None = None
     dropout: float = 0.0
@@ -291,7 +295,7 @@ class GNN(nn.Module):
             x = dropout(self, x, self.dropout) if train else x
             followed = self.last or i < len(self.dims) - 1
             # A bias that a norm follows would get only noise for a gradient.
-            own = {**self.fields(), "bias": not (followed and self.norm and not self.norm_last)}
+            own = {**self.fields(), "bias": self.bias and not (followed and self.norm and not self.norm_last)}
             x = LAYERS[self.layer](dim, dtype=self.dtype, name=f"layer{i}", **own)(graph, x, train)
             if followed:
                 activation = ACTIVATIONS[self.activation](f"activation{i}")
