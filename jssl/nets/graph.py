@@ -199,7 +199,7 @@ class GAT(nn.Module):
     """Velickovic et al., 2017; arXiv:1710.10903: neighbours and the node itself, weighted by attention.
 
     heads: their outputs, dim / heads each, lie side by side. attention_dropout: of the weights, in training. gain: of
-    the initial weights, Glorot's; those of attention as of one matrix [heads * D, D], D = dim / heads, as DGL has them.
+    the initial weights, Glorot's; those of attention as of a layer from dim to dim / heads, as DGL has them.
     """
 
     dim: int
