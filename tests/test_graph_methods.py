@@ -311,3 +311,20 @@ def test_the_two_views_differ_and_both_are_used(name):
     for v in 0, 1:
         changed = {**views, "x": views["x"].at[:, v].add(2.0)}
         assert np.abs(run(changed) - run(views)) > 1e-5
+
+
+@pytest.mark.parametrize("name, bias", [("graphmae", False), ("graphmae, graphs", True)])
+def test_graphmaes_decoder_has_a_bias_unless_it_is_a_gat(name, bias):
+    method, augment, graphs = METHODS[name]
+    params, _ = method.init(jax.random.key(0), jax.jit(augment)(jax.random.key(0), graphs))
+    names = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params["decoder"])]
+    assert any(name.endswith("bias") and "norm" not in name for name in names) == bias
+
+
+def test_hidden_neighbourhoods_pull_graphmae_nowhere():
+    """Without edges a hidden node's prediction is 0, which has no direction that a gradient could turn."""
+    method = GraphMAE(GNN("gcn", (8, 8)), decoder="gcn")
+    views = Whole()(jax.random.key(0), {**NODES, "edges": np.zeros_like(NODES["edges"])})
+    params, carry = method.init(jax.random.key(1), views)
+    graded = jax.grad(lambda params: method.loss(params, carry, views, jax.random.key(2), START)[0])
+    assert max(float(np.abs(g).max()) for g in jax.tree.leaves(jax.jit(graded)(params))) == 0
