@@ -40,7 +40,6 @@ from jssl.feed import Feed
 from jssl.nets.net import apply_net, init_net
 from jssl.sharding import make_mesh, put, replicated, rows_here
 from jssl.train import Run
-from jssl.xla import compiler_options
 
 # Dense bfloat16 TFLOP/s of one device, by a part of its name; the longest part that is found counts.
 PEAKS = {
@@ -159,8 +158,7 @@ class Bench:
             x, images = self.inputs()
             weights = init_net(network, jax.random.key(0), jax.tree.map(lambda x: x[:1], x))
             weights = jax.device_put(weights, replicated(self.mesh))
-            graded = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=compiler_options(self.mesh))
-            compiled = graded.lower(*weights, x).compile()
+            compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*weights, x).compile()
             passes = rate(lambda n: jax.block_until_ready([compiled(*weights, x) for _ in range(n)]), images, **timing)
         counted = (compiled.cost_analysis() or {}).get("flops")
         return counted * self.mesh.size / images * passes if counted and counted > 0 else None

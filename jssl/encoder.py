@@ -10,7 +10,6 @@ import numpy as np
 from jssl import config as configs
 from jssl import data
 from jssl.sharding import make_mesh, path_of, put, replicated, rows_here
-from jssl.xla import compiler_options
 
 FOLDER = "encoder"
 
@@ -58,7 +57,7 @@ def embedder(method, preprocess, mesh):
     def features(params, carry, batch):
         return method.embed(params, carry, preprocess(batch))["features"]
 
-    compiled = jax.jit(features, out_shardings=replicated(mesh), compiler_options=compiler_options(mesh))
+    compiled = jax.jit(features, out_shardings=replicated(mesh))
 
     def run(params, carry, batch, batch_size):
         with jax.set_mesh(mesh):

@@ -29,7 +29,6 @@ from jssl.sharding import distribute, everywhere, make_mesh, put, replicated, ro
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import rows
 from jssl.writers import Writer
-from jssl.xla import compiler_options
 
 # What may differ when a run goes on: how long it is, how often it does what, and what changes nothing but speed.
 LENGTH = {"train.steps", "train.epochs", "train.per_epoch", "optim.warmup"}
@@ -94,10 +93,7 @@ class Run:
             return train_steps(step, functools.partial(self.feed.fetch, held), state, items, rng)
 
         everywhere = replicated(self.mesh)
-        options = compiler_options(self.mesh)
-        self.steps = jax.jit(
-            steps, donate_argnums=0, out_shardings=(self.shardings, everywhere, None), compiler_options=options
-        )
+        self.steps = jax.jit(steps, donate_argnums=0, out_shardings=(self.shardings, everywhere, None))
         self.measures = jax.jit(health.measures, out_shardings=everywhere)
         self.inputs = jax.jit(lambda batch: rows({**preprocess(batch), "index": batch["index"]}))
 

@@ -13,7 +13,7 @@ from jssl.method import Method
 from jssl.nets.graph import GNN, of_examples, of_nodes
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.transforms import cosine, mean_over
+from jssl.transforms import mean_over, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +38,7 @@ class GraphMAE(Method):
         names = ("activation", "gain", "eps", "dropout", "attention_dropout", "dtype")
         same = {name: getattr(self.encoder, name) for name in names}
         of_gin = {"hidden": link.dim, "inner_norm": self.encoder.norm}
-        # A GAT has no bias here. In the authors' code it has one that stays near 0: where a node and all its neighbours
-        # are hidden, the first step's output is 0, and the gradient of its direction so large that Adam never moves it
-        # again. One that learns makes the loss lower, 0.27 instead of 0.40 on Cora, and the embeddings worse.
-        bias = self.decoder != "gat"
-        return link, GNN(self.decoder, (features,), heads=self.heads, last=False, bias=bias, **of_gin, **same)
+        return link, GNN(self.decoder, (features,), heads=self.heads, last=False, **of_gin, **same)
 
     def link_width(self, graph):
         return width(self.nodes, graph)
@@ -104,5 +100,13 @@ def as_one(graph):
 
 
 def scaled_cosine_error(y, x, hidden, gamma):
-    """Eq. 2: (1 - cos)^gamma, mean over the hidden nodes. y, x: [R, n, F], hidden: bool [R, n] -> []."""
-    return mean_over(jnp.maximum(1 - cosine(y, x), 0) ** gamma, hidden)
+    """Eq. 2: (1 - cos)^gamma, mean over the hidden nodes. y, x: [R, n, F], hidden: bool [R, n] -> [].
+
+    As in the authors' code y is divided by its length or 1e-12. Where a node and all its neighbours are hidden, the
+    first step's y is 0, the decoder's bias, whose gradient is then so large that Adam does not move it again: it stays
+    within 0.01. The paper's figures rest on it. Of one run each on Cora, 1,500 epochs, the accuracy was 84.3 %; 81.3
+    with a bias that learns, which makes the loss 0.27 instead of 0.40; and 77.8 without a bias.
+    """
+    y, x = y.astype(jnp.float32), x.astype(jnp.float32)
+    length = jnp.sqrt(jnp.maximum(jnp.sum(y * y, -1, keepdims=True), 1e-24))
+    return mean_over(jnp.maximum(1 - jnp.sum(y / length * unit(x), -1), 0) ** gamma, hidden)

@@ -258,9 +258,9 @@ class GNN(nn.Module):
 
     dims: width of each layer; heads, gain: of "gat"; eps, hidden: of "gin"; norm: batch norm over the nodes that are
     there, within the layers of "gin" too (inner_norm); norm_last: it follows the activation; last: whether norm and
-    activation follow the last layer too; bias: in the layers that no norm follows; jumping: all layers' outputs side by
-    side (Xu et al., 2018; arXiv:1806.03536); pool: "sum", "mean", "max" or "first" of the nodes, so that the main
-    output is of graphs; dropout: of each layer's inputs.
+    activation follow the last layer too; jumping: all layers' outputs side by side (Xu et al., 2018; arXiv:1806.03536);
+    pool: "sum", "mean", "max" or "first" of the nodes, so that the main output is of graphs; dropout: of each layer's
+    inputs.
 
     -> [R, n, D], or with `pool` [R, G, D]; out: 'nodes' [R, n, D] and 'layers', a tuple of [R, n, dims[i]].
     """
@@ -276,7 +276,6 @@ class GNN(nn.Module):
     inner_norm: bool | None = None
     norm_last: bool = False
     last: bool = True
-    bias: bool = True
     jumping: bool = False
     pool: str | None = None
     dropout: float = 0.0
@@ -295,7 +294,7 @@ class GNN(nn.Module):
             x = dropout(self, x, self.dropout) if train else x
             followed = self.last or i < len(self.dims) - 1
             # A bias that a norm follows would get only noise for a gradient.
-            own = {**self.fields(), "bias": self.bias and not (followed and self.norm and not self.norm_last)}
+            own = {**self.fields(), "bias": not (followed and self.norm and not self.norm_last)}
             x = LAYERS[self.layer](dim, dtype=self.dtype, name=f"layer{i}", **own)(graph, x, train)
             if followed:
                 activation = ACTIVATIONS[self.activation](f"activation{i}")
