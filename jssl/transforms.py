@@ -15,22 +15,17 @@ def ema(target, online, m):
 
 
 def unit(x):
-    """x / |x| over the last axis, in float32; zero stays zero, with zero gradient. [..., D] -> [..., D]"""
+    """x / |x| over the last axis, in float32; zero stays zero. [..., D] -> [..., D]"""
     x = x.astype(jnp.float32)
-    return x * over_root(jnp.sum(x * x, -1, keepdims=True))
-
-
-def over_root(square):
-    """1 / sqrt, but 0 where it would be more than 1e12: there a gradient would be as large, and lead nowhere."""
-    return lax.rsqrt(jnp.where(square > 1e-24, square, jnp.inf))
+    return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
 
 def cosine(x, y):
-    """Cosine of the angles between vectors, in float32; 0, with zero gradient, where one is. [..., D] each -> [...]"""
+    """Cosine of the angles between vectors, in float32; 0 where one is zero. [..., D] each -> [...]"""
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     product = lambda x, y: jnp.einsum("...d,...d->...", x, y, precision=lax.Precision.HIGHEST)
     square = product(x, x) * product(y, y)
-    return product(x, y) * over_root(square)
+    return product(x, y) * lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
 def mean_over(x, there):

@@ -5,8 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jssl.nets.net import batch_norm
-from jssl.transforms import unit
+from jssl.nets.net import batch_norm, unit
 
 ACTIVATIONS = {
     "relu": lambda name: nn.relu,

@@ -92,6 +92,11 @@ def batch_norm(train, dtype, name, **kw):
     return BatchNorm(train, dtype=dtype, name=name, **kw)
 
 
+def unit(x):
+    """Rows of unit length along the last axis; a zero row stays zero."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
 def _init(net, rng, *args, **kw):
     (y, _), variables = net.init_with_output({"params": rng}, *args, train=False, **kw)
     return y, variables.get("params", {}), variables.get("batch_stats", {})
