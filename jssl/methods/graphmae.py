@@ -12,8 +12,8 @@ from jssl.augment.graph import choose, draw, share
 from jssl.method import Method
 from jssl.nets.graph import GNN, of_examples, of_nodes
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.transforms import mean_over, unit
+from jssl.nets.net import Net, apply_net, init_net, unit, width
+from jssl.transforms import mean_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +108,4 @@ def scaled_cosine_error(y, x, hidden, gamma):
     with a bias that learns, which makes the loss 0.27 instead of 0.40 (both with the link's initial weights smaller by
     the root of 3, as torch has them); and 77.8 without a bias.
     """
-    y, x = y.astype(jnp.float32), x.astype(jnp.float32)
-    length = jnp.sqrt(jnp.maximum(jnp.sum(y * y, -1, keepdims=True), 1e-24))
-    return mean_over(jnp.maximum(1 - jnp.sum(y / length * unit(x), -1), 0) ** gamma, hidden)
+    return mean_over(jnp.maximum(1 - jnp.sum(unit(y) * unit(x), -1), 0) ** gamma, hidden)
