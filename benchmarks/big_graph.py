@@ -126,7 +126,8 @@ def fit(workdir, overrides):
     began = time.monotonic()
     train(configs.load("dgi:sampled", overrides), workdir)
     said = json.loads((workdir / "config.json").read_text())["preflight"]
-    return next(line for line in said if " sampled graphs of " in line), round(time.monotonic() - began)
+    line = next(line for line in said if " sampled graphs of " in line)
+    return line.replace(f" on {overrides['data.source']}", ""), round(time.monotonic() - began)
 
 
 def judge(workdir, spec, count, workers):

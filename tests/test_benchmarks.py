@@ -283,4 +283,5 @@ def test_a_large_graph_is_trained_on_watched_and_judged(tmp_path):
     assert row["loading"] > 100
     assert 100 < row["own"] <= row["training"]
     assert "400 sampled graphs of" in written["notes"][0]
+    assert str(tmp_path) not in json.dumps(written)  # a table is read elsewhere
     assert all(name in written["notes"][3] for name in ("raw features: k-NN", "trained: k-NN", "untrained: k-NN"))
