@@ -148,10 +148,12 @@ class GCN(nn.Module):
     @nn.compact
     def __call__(self, graph, x, train=False):
         dense = nn.Dense(self.dim, use_bias=False, kernel_init=glorot, dtype=self.dtype, name="dense")
-        scale = jax.lax.rsqrt(to_receivers(graph, graph["edges"]) + 1)[..., None].astype(self.dtype)  # [R, n, 1]
+        scale = jax.lax.rsqrt(to_receivers(graph, graph["edges"]) + 1).astype(self.dtype)  # [R, n]
+        scaled = functools.partial(jnp.einsum, "rn,rnd->rnd", scale, precision=jax.lax.Precision.HIGHEST)
         narrow = x.shape[-1] < self.dim  # neighbours are summed where that is least work
         h = x.astype(self.dtype) if narrow else dense(x)
-        h = scale * (neighbours(graph, scale * h) + scale * h)
+        h = scaled(h)
+        h = scaled(neighbours(graph, h) + h)
         h = dense(h) if narrow else h
         return h + self.param("bias", nn.initializers.zeros, (self.dim,)).astype(h.dtype) if self.bias else h
 
