@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jssl.augment.graph import choose, draw, share
 from jssl.method import Method
-from jssl.nets.graph import GNN, of_examples, of_nodes
+from jssl.nets.graph import GNN, of_examples, of_nodes, uniform
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, unit, width
 from jssl.transforms import mean_over
@@ -33,7 +33,7 @@ class GraphMAE(Method):
 
     def networks(self, graph):
         """What comes after the encoder, for the nodes' number of features."""
-        link = MLP(0, self.link_width(graph), depth=1, bias=False, dtype=self.encoder.dtype)
+        link = MLP(0, self.link_width(graph), depth=1, bias=False, kernel_init=uniform, dtype=self.encoder.dtype)
         features = graph["x"].shape[-1]
         names = ("activation", "gain", "eps", "dropout", "attention_dropout", "dtype")
         same = {name: getattr(self.encoder, name) for name in names}

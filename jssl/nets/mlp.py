@@ -24,7 +24,7 @@ class MLP(nn.Module):
     output: "linear"; "l2" (rows of unit length); "weight_norm" (the last kernel's columns have unit length, as DINO's
     last layer, arXiv:2104.14294: `{"projector": MLP(2048, 256, depth=3, norm=False, activation="gelu", output="l2"),
     "prototypes": MLP(0, 65536, depth=1, bias=False, output="weight_norm")}`).
-    out: 'layers', the output of every layer, the last in float32.
+    kernel_init: of every layer. out: 'layers', the output of every layer, the last in float32.
     """
 
     hidden: int
@@ -36,6 +36,7 @@ class MLP(nn.Module):
     bias: bool = True
     activation: str = "relu"
     output: str = "linear"
+    kernel_init: Any = nn.initializers.lecun_normal()
     dtype: Any = jnp.float32
 
     def __post_init__(self):
@@ -49,21 +50,24 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
+        def dense(i, dim, bias):
+            return nn.Dense(dim, bias, dtype=self.dtype, kernel_init=self.kernel_init, name=f"dense{i}")
+
         layers = []
         for i in range(self.depth - 1):
-            x = nn.Dense(self.hidden, use_bias=self.bias and not self.norm, dtype=self.dtype, name=f"dense{i}")(x)
+            x = dense(i, self.hidden, self.bias and not self.norm)(x)
             if self.norm:
                 x = batch_norm(train, self.dtype, f"norm{i}")(x)
             x = ACTIVATIONS[self.activation](f"activation{i}")(x)
             layers.append(x)
-        last = f"{self.depth - 1}"
-        dense = nn.Dense(self.dim, self.bias and not self.last_norm, dtype=self.dtype, name=f"dense{last}")
+        i = self.depth - 1
+        last = dense(i, self.dim, self.bias and not self.last_norm)
         if self.output == "weight_norm":
-            dense = nn.WeightNorm(dense, use_scale=False, variable_filter={"kernel"}, name=f"unit{last}")
-        x = dense(x)
+            last = nn.WeightNorm(last, use_scale=False, variable_filter={"kernel"}, name=f"unit{i}")
+        x = last(x)
         if self.last_norm:
             affine = self.last_affine
-            x = batch_norm(train, self.dtype, f"norm{last}", use_scale=affine, use_bias=affine)(x)
+            x = batch_norm(train, self.dtype, f"norm{i}", use_scale=affine, use_bias=affine)(x)
         y = x.astype(jnp.float32)
         y = unit(y) if self.output == "l2" else y
         return y, {"layers": (*layers, y)}
