@@ -7,7 +7,7 @@ A run is a training from a seed of its own and one evaluation of it: of nodes, l
 its penalty and its features' form picked on the validation nodes; of graphs, an SVM in ten-fold cross-validation,
 shuffled by the run's seed, with its C picked within each training part. Test labels choose nothing. Runs are kept below
 --workdir with their scores: the same call on the same one goes on with them, and more --runs are added to those there
-are.
+are. Rows of the table in --out that are not asked for stay as they are.
 """
 
 import argparse
@@ -39,6 +39,12 @@ PUBLISHED = {
 FILE = "graphs.json"  # in a run's directory: its scores
 PICKED = ("penalty", "form", "validation_accuracy", "cost", "seeds")  # settings that differ from run to run
 BESIDE = 5  # runs, the first ones, in which the untrained encoder and raw features are scored too
+HEAD = (
+    "Accuracy in %: mean and standard deviation over runs, each with another seed; published: the paper's.",
+    "untrained: the same encoder before its first step; raw features: of a graph, the sum of its nodes'; both are "
+    f"scored in the first {BESIDE} runs.",
+)
+FOOT = ("Minutes are of one training, with compiling and saving.",)
 
 
 def main(argv=None):
@@ -57,8 +63,26 @@ def main(argv=None):
     for seed in range(max(wanted.values())):  # every method once, then every method twice: the table can be had early
         for spec in [spec for spec, count in wanted.items() if seed < count]:
             runs[spec].append(kept(spec, seed, arguments))
-            rows = [row(spec, of_spec) for spec, of_spec in runs.items() if of_spec]
-            results.write(arguments.out, arguments.name, "Graphs: published tables", rows, notes(runs))
+            write(arguments, earlier(arguments, wanted), {spec: of_spec for spec, of_spec in runs.items() if of_spec})
+
+
+def earlier(arguments, wanted):
+    """What the table that is there says of methods that are not asked for now -> {spec: (row, note)}."""
+    file = pathlib.Path(arguments.out, f"{arguments.name}.json")
+    if not file.is_file():
+        return {}
+    table = json.loads(file.read_text())
+    notes = {":".join(note.split(":")[:2]): note for note in table["notes"]}
+    rows = {f"{row['method']}:{row['data']}": row for row in table["rows"]}
+    return {spec: (row, notes[spec]) for spec, row in rows.items() if spec not in wanted}
+
+
+def write(arguments, before, runs):
+    """The table of these runs and of what was there before, in the order of `PUBLISHED`."""
+    found = before | {spec: (row(spec, of_spec), note(spec, of_spec)) for spec, of_spec in runs.items()}
+    order = [*PUBLISHED, *found]
+    rows, notes = zip(*(found[spec] for spec in sorted(found, key=order.index)))
+    results.write(arguments.out, arguments.name, "Graphs: published tables", rows, [*HEAD, *notes, *FOOT])
 
 
 def kept(spec, seed, arguments):
@@ -133,23 +157,12 @@ def spread(values):
     return f"{statistics.mean(values):.1f}{deviation}"
 
 
-def notes(runs):
-    """The lines below the table: how it was measured, on what."""
-    done = {spec: of_spec for spec, of_spec in runs.items() if of_spec}
-    lines = ["Accuracy in %: mean and standard deviation over runs, each with another seed; published: the paper's."]
-    lines.append(
-        "untrained: the same encoder before its first step; raw features: of a graph, the sum of its nodes'; both are "
-        f"scored in the first {BESIDE} runs."
-    )
-    for spec, of_spec in done.items():
-        said = {key: value for key, value in of_spec[0]["settings"].items() if key not in PICKED}
-        commits = ", ".join(dict.fromkeys(str(run["commit"]) for run in of_spec))
-        lines.append(
-            f"{spec}: {of_spec[0]['config']['data']['source']}, trained at commit {commits}; "
-            + ", ".join(f"{key} {value}" for key, value in said.items())
-            + "."
-        )
-    return [*lines, "Minutes are of one training, with compiling and saving."]
+def note(spec, runs):
+    """The line below the table of one method on one data set: how it was measured, on what."""
+    said = {key: value for key, value in runs[0]["settings"].items() if key not in PICKED}
+    commits = ", ".join(dict.fromkeys(str(run["commit"]) for run in runs))
+    settings = ", ".join(f"{key} {value}" for key, value in said.items())
+    return f"{spec}: {runs[0]['config']['data']['source']}, trained at commit {commits}; {settings}."
 
 
 if __name__ == "__main__":

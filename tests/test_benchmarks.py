@@ -203,7 +203,12 @@ def test_the_table_of_graphs_goes_on_with_the_runs_that_there_are(tmp_path, monk
     assert float(rows["graphcl"]["accuracy"]) > 20
     monkeypatch.setattr(graphs, "train", None)  # nothing is trained again
     graphs.main(asked)
-    assert {row["method"]: row for row in json.loads((tmp_path / "graphs.json").read_text())["rows"]} == rows
+    table = json.loads((tmp_path / "graphs.json").read_text())
+    assert {row["method"]: row for row in table["rows"]} == rows
+
+    graphs.main([*asked, "--methods", "graphcl:mutag", "--runs", "1"])  # the other's row and note stay
+    again = json.loads((tmp_path / "graphs.json").read_text())
+    assert (again["rows"], again["notes"]) == (table["rows"], table["notes"])
 
 
 def scored(mean, source="digits", **more):
