@@ -314,6 +314,14 @@ def test_the_two_views_differ_and_both_are_used(name):
         assert np.abs(run(changed) - run(views)) > 1e-5
 
 
+def test_graphmaes_link_begins_as_torchs_linear_layers_do():
+    method = GraphMAE(GNN("gcn", (64,)))
+    params, _ = method.init(jax.random.key(0), Whole()(jax.random.key(0), NODES))
+    weights = np.asarray(params["link"]["dense0"]["kernel"])  # uniform within 1 / sqrt(64)
+    assert 0.124 < np.abs(weights).max() <= 0.125
+    np.testing.assert_allclose(weights.std(), 0.125 / 3**0.5, rtol=0.05)
+
+
 def test_hidden_neighbourhoods_hold_the_bias_of_graphmaes_decoder():
     """Its prediction is 0 where a node has none but hidden neighbours: Adam, once pulled so hard, moves it no more."""
     method = GraphMAE(GNN("gat", (8, 8), heads=2))
