@@ -149,7 +149,7 @@ class GCN(nn.Module):
     def __call__(self, graph, x, train=False):
         dense = nn.Dense(self.dim, use_bias=False, kernel_init=glorot, dtype=self.dtype, name="dense")
         scale = jax.lax.rsqrt(to_receivers(graph, graph["edges"]) + 1).astype(self.dtype)  # [R, n]
-        # As einsum: where DGI's two passes share h the gradient of `*` is a sum over them, half of its step on a CPU.
+        # As einsum: where DGI's two passes share h the gradient of `*` sums over them, a third of its step on a CPU.
         scaled = functools.partial(jnp.einsum, "rn,rnd->rnd", scale, precision=jax.lax.Precision.HIGHEST)
         narrow = x.shape[-1] < self.dim  # neighbours are summed where that is least work
         h = x.astype(self.dtype) if narrow else dense(x)
