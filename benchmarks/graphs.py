@@ -5,9 +5,9 @@
 
 A run is a training from a seed of its own and one evaluation of it: of nodes, logistic regression on the public split,
 its penalty and its features' form picked on the validation nodes; of graphs, an SVM in ten-fold cross-validation,
-shuffled by the run's seed, with its C picked within each training part. Test labels choose nothing. Runs are kept below
---workdir with their scores: the same call on the same one goes on with them, and more --runs are added to those there
-are. Rows of the table in --out that are not asked for stay as they are.
+shuffled by the run's seed, with its C picked within each training part. Test labels choose nothing. The scores of each
+run are a line of NAME-runs.jsonl beside the table, which is of all the lines there are: the same call goes on from
+there, and more --runs are added. To measure anew, remove its lines.
 """
 
 import argparse
@@ -36,7 +36,6 @@ PUBLISHED = {
     "graphcl:nci1": "77.9 ± 0.4",
     "graphmae:nci1": "80.4 ± 0.3",
 }
-FILE = "graphs.json"  # in a run's directory: its scores
 PICKED = ("penalty", "form", "validation_accuracy", "cost", "seeds")  # settings that differ from run to run
 BESIDE = 5  # runs, the first ones, in which the untrained encoder and raw features are scored too
 HEAD = (
@@ -59,49 +58,50 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
 
     wanted = {spec: int(of_variant(arguments.runs, spec)) for spec in arguments.methods.split(",")}
-    runs = {spec: [] for spec in wanted}
     for seed in range(max(wanted.values())):  # every method once, then every method twice: the table can be had early
         for spec in [spec for spec, count in wanted.items() if seed < count]:
-            runs[spec].append(kept(spec, seed, arguments))
-            write(arguments, earlier(arguments, wanted), {spec: of_spec for spec, of_spec in runs.items() if of_spec})
+            asked = {"method": spec, "seed": seed}
+            asked |= {"source": of_variant(arguments.data, spec.partition(":")[2]), "set": arguments.set}
+            if not any(asked.items() <= run.items() for run in kept(arguments)):
+                keep({**asked, **run(asked, arguments.workdir)}, arguments)
+                jax.clear_caches()  # a process of hundreds of compiled programs runs out of memory maps
+            write(arguments)
 
 
-def earlier(arguments, wanted):
-    """What the table that is there says of methods that are not asked for now -> {spec: (row, note)}."""
-    file = pathlib.Path(arguments.out, f"{arguments.name}.json")
-    if not file.is_file():
-        return {}
-    table = json.loads(file.read_text())
-    notes = {":".join(note.split(":")[:2]): note for note in table["notes"]}
-    rows = {f"{row['method']}:{row['data']}": row for row in table["rows"]}
-    return {spec: (row, notes[spec]) for spec, row in rows.items() if spec not in wanted}
+def lines(arguments):
+    """The file of runs."""
+    return pathlib.Path(arguments.out, f"{arguments.name}-runs.jsonl")
 
 
-def write(arguments, before, runs):
-    """The table of these runs and of what was there before, in the order of `PUBLISHED`."""
-    found = before | {spec: (row(spec, of_spec), note(spec, of_spec)) for spec, of_spec in runs.items()}
-    order = [*PUBLISHED, *found]
-    rows, notes = zip(*(found[spec] for spec in sorted(found, key=order.index)))
+def kept(arguments):
+    """The runs that there are."""
+    text = lines(arguments).read_text() if lines(arguments).is_file() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def keep(run, arguments):
+    lines(arguments).parent.mkdir(parents=True, exist_ok=True)
+    with lines(arguments).open("a") as file:
+        file.write(json.dumps(run) + "\n")
+
+
+def write(arguments):
+    """The table of all runs, in the order of `PUBLISHED`."""
+    runs = {}
+    for run in kept(arguments):
+        runs.setdefault((run["method"], run["data"], *run["set"]), []).append(run)
+    order = [*PUBLISHED, *(spec for spec, *_ in runs)]
+    found = sorted(runs.items(), key=lambda item: order.index(item[0][0]))
+    rows = [row(spec, alike) for (spec, *_), alike in found]
+    notes = [note(spec, alike) for (spec, *_), alike in found]
     results.write(arguments.out, arguments.name, "Graphs: published tables", rows, [*HEAD, *notes, *FOOT])
 
 
-def kept(spec, seed, arguments):
-    """The scores of one run, from its directory where they are there."""
-    workdir = pathlib.Path(arguments.workdir, f"{spec.replace(':', '-')}-{seed}")
-    source = of_variant(arguments.data, spec.partition(":")[2])
-    asked = {"source": source, "set": arguments.set}
-    if (workdir / FILE).is_file():
-        found = json.loads((workdir / FILE).read_text())
-        if found["asked"] == asked:
-            return found
-    found = {"asked": asked, **run(spec, seed, workdir, asked)}
-    (workdir / FILE).write_text(json.dumps(found, indent=1) + "\n")
-    jax.clear_caches()  # a process of hundreds of compiled programs runs out of memory maps
-    return found
-
-
-def run(spec, seed, workdir, asked):
-    """Trains one run and scores it -> {'config', 'commit', 'minutes', 'settings', 'scores': {encoder: accuracy}}."""
+def run(asked, workdir):
+    """Trains one run and scores it -> {'commit', 'devices', 'epochs', 'minutes', 'settings', 'scores'}, the last
+    {encoder: accuracy in [0, 1]}."""
+    spec, seed = asked["method"], asked["seed"]
+    workdir = pathlib.Path(workdir, f"{spec.replace(':', '-')}-{seed}")
     overrides = dict(text.split("=", 1) for text in asked["set"]) | {"seed": seed, "eval.every": 0}
     if asked["source"]:
         overrides["data.source"] = asked["source"]
@@ -120,8 +120,9 @@ def run(spec, seed, workdir, asked):
         scores["untrained"], _ = score(Encoder(workdir, "untrained").embed(source), source, seed)
         scores["raw features"], _ = score(graphs.raw(source), source, seed)
     trained = json.loads((workdir / "config.json").read_text())
-    made = {"config": trained["config"], "commit": trained["commit"], "devices": trained["devices"]}
-    return {**made, "minutes": minutes, "settings": settings, "scores": scores}
+    made = {"data": config.data.source, "commit": trained["commit"], "devices": trained["devices"]}
+    epochs = round(config.train.steps / config.train.per_epoch)
+    return {**made, "epochs": epochs, "minutes": round(minutes, 2), "settings": settings, "scores": scores}
 
 
 def score(features, source, seed):
@@ -136,7 +137,6 @@ def score(features, source, seed):
 
 def row(spec, runs):
     """The table's row of one method on one data set, over all its runs."""
-    config = runs[0]["config"]
     accuracy = lambda name: [100 * run["scores"][name] for run in runs if name in run["scores"]]
     return {
         "method": spec.partition(":")[0],
@@ -146,7 +146,7 @@ def row(spec, runs):
         "untrained": spread(accuracy("untrained")),
         "raw features": spread(accuracy("raw features")),
         "runs": len(runs),
-        "epochs": round(config["train"]["steps"] / config["train"]["per_epoch"]),
+        "epochs": runs[0]["epochs"],
         "minutes": round(statistics.mean(run["minutes"] for run in runs), 2),
     }
 
@@ -162,7 +162,7 @@ def note(spec, runs):
     said = {key: value for key, value in runs[0]["settings"].items() if key not in PICKED}
     commits = ", ".join(dict.fromkeys(str(run["commit"]) for run in runs))
     settings = ", ".join(f"{key} {value}" for key, value in said.items())
-    return f"{spec}: {runs[0]['config']['data']['source']}, trained at commit {commits}; {settings}."
+    return f"{spec}: {runs[0]['data']}, trained at commit {commits}; {settings}."
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """From a config to the objects of a run, and the fields that are chosen from the data and the device."""
 
+import functools
 import importlib.metadata
 import math
 import pathlib
@@ -205,18 +206,23 @@ def check(config, source, devices):
 
 def provenance():
     """What a result needs to be made again: versions, commit, command, devices."""
-    folder = jssl.__path__[0]
-    git = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "versions": {"jssl": jssl.__version__, **versions, "python": sys.version.split()[0]},
-        "commit": commit or None,
+        "commit": commit(),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
     }
+
+
+@functools.cache
+def commit():
+    """The commit of the code in memory, or None: read once, since a checkout can move on while a process runs."""
+    git = ["git", "-C", jssl.__path__[0], "describe", "--always", "--dirty", "--abbrev=40"]
+    found = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    return found or None
 
 
 def preflight(config, source, state):

@@ -206,7 +206,7 @@ def test_the_table_of_graphs_goes_on_with_the_runs_that_there_are(tmp_path, monk
     table = json.loads((tmp_path / "graphs.json").read_text())
     assert {row["method"]: row for row in table["rows"]} == rows
 
-    graphs.main([*asked, "--methods", "graphcl:mutag", "--runs", "1"])  # the other's row and note stay
+    graphs.main([*asked, "--methods", "graphcl:mutag", "--runs", "1"])  # the table is of all runs
     again = json.loads((tmp_path / "graphs.json").read_text())
     assert (again["rows"], again["notes"]) == (table["rows"], table["notes"])
 
