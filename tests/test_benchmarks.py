@@ -271,9 +271,9 @@ def test_the_first_warning_is_marked():
 
 @pytest.mark.parametrize("method", collapse.CASES)
 def test_what_keeps_a_method_from_collapsing_can_be_switched_off(method):
-    _, off = collapse.CASES[method]
-    before = configs.load(f"{method}:demo")
-    after = configs.load(f"{method}:demo", off)
+    _, off, both = collapse.CASES[method]
+    before = configs.load(f"{method}:demo", both)
+    after = configs.load(f"{method}:demo", both | off)
     assert len(configs.difference(configs.plain(before), configs.plain(after))) == len(off)
 
 
