@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jssl.nets.relative import RelativeBias
+from jssl.nets.resize import resized
+
 POOLS = ("cls", "mean")
-POSITIONS = ("learned", "sincos")
+POSITIONS = ("learned", "sincos", "none")
+RELATIVE = (None, "shared", "each")
 TOKEN = nn.initializers.normal(0.02)
 
 
@@ -18,11 +22,13 @@ class ViT(nn.Module):
     """[N, H, W, C] float -> features [N, dim]: the class token, or the mean of the patch tokens, after the final norm.
 
     Call with `keep` int [N, K] to let only those patches (row by row, from 0) in: the others are never read, as in
-    masked autoencoders. Every call may have another resolution, as long as the patch size divides it.
+    masked autoencoders. With a `mask_token`, call with `hidden` bool [N, L] to put it in place of those patches. Every
+    call may have another resolution, as long as the patch size divides it.
 
     mlp: hidden width, 4 * dim if None. registers: further tokens without a patch (arXiv:2309.16588). positions:
-    "sincos" (fixed, `sincos_positions`) or "learned" (a table on the grid of the images given to init, resized
-    bicubically for other grids). Class token and registers have no position: they are learned themselves. drop_path:
+    "sincos" (fixed, `sincos_positions`), "learned" (a table on the grid of the images given to init, resized
+    bicubically for other grids) or "none". Class token and registers have no position: they are learned themselves.
+    relative: biases of attention by relative position, "shared" by all blocks or one table for "each". drop_path:
     rate of the last block, rising linearly from 0 (arXiv:1603.09382). layer_scale: initial value (arXiv:2103.17239), or
     None. remat: keep only the blocks' inputs for the backward pass. eps: of every layer norm.
 
@@ -40,6 +46,8 @@ class ViT(nn.Module):
     class_token: bool = True
     registers: int = 0
     positions: str = "learned"
+    relative: str | None = None
+    mask_token: bool = False
     drop_path: float = 0.0
     layer_scale: float | None = None
     remat: bool = False
@@ -53,20 +61,35 @@ class ViT(nn.Module):
             raise ValueError("ViT pool is 'cls' without a class token: set class_token, or pool to 'mean'")
         if self.positions not in POSITIONS:
             raise ValueError(f"ViT positions are {self.positions!r}, expected one of {', '.join(POSITIONS)}")
-        _check_heads(self.dim, self.heads)
+        if self.relative not in RELATIVE:
+            raise ValueError(f"ViT relative is {self.relative!r}, expected one of {', '.join(map(str, RELATIVE))}")
+        check_heads(self.dim, self.heads)
         super().__post_init__()
 
+    @property
+    def stride(self):
+        """Pixels of an image that a token stands for, along a side."""
+        return self.patch
+
     @nn.compact
-    def __call__(self, x, train=False, keep=None):
+    def __call__(self, x, train=False, keep=None, hidden=None):
         if train and self.drop_path and not self.has_rng("dropout"):
             raise ValueError(f"ViT drop_path is {self.drop_path} but training got no randomness: give apply_net an rng")
         height, width = x.shape[1] // self.patch, x.shape[2] // self.patch
+        if keep is not None and self.relative:
+            raise ValueError("ViT with relative positions reads all patches: hide some by its mask token, not by keep")
+        if hidden is not None and not self.mask_token:
+            raise ValueError("ViT has no mask token to hide patches with: set mask_token")
         patches = patchify(x, self.patch)  # [N, L, p*p*C]
         position = self._positions(height, width)  # [L, dim]
         if keep is not None:
             patches = jnp.take_along_axis(patches, keep[..., None], 1)  # [N, K, p*p*C]
             position = position[keep]  # [N, K, dim]
-        tokens = _dense(self.dim, self.dtype, "patch")(patches) + position.astype(self.dtype)
+        tokens = dense(self.dim, self.dtype, "patch")(patches)
+        if self.mask_token:
+            mask = self.param("mask", TOKEN, (1, self.dim)).astype(self.dtype)
+            tokens = tokens if hidden is None else jnp.where(hidden[..., None], mask, tokens)
+        tokens += position.astype(self.dtype)
 
         prefix = []
         if self.class_token:
@@ -77,9 +100,10 @@ class ViT(nn.Module):
         tokens = jnp.concatenate([*prefix, tokens], 1)  # [N, T, dim]
 
         block = (self.heads, self.mlp or 4 * self.dim, self.layer_scale, self.eps, self.dtype)
-        tokens, out = _blocks(tokens, self.depth, self.remat, self.drop_path if train else 0.0, block)
-        tokens = _norm(self.eps, jnp.float32, "norm")(tokens)
         first = self.class_token + self.registers
+        biases = self._biases(height, width, first)
+        tokens, out = _blocks(tokens, biases, self.remat, self.drop_path if train else 0.0, block)
+        tokens = norm(self.eps, jnp.float32, "norm")(tokens)
         out["tokens"] = tokens[:, first:]
         if self.class_token:
             out["cls"] = tokens[:, 0]
@@ -88,6 +112,8 @@ class ViT(nn.Module):
         return out["cls"] if self.pool == "cls" else out["tokens"].mean(1), out
 
     def _positions(self, height, width):
+        if self.positions == "none":
+            return jnp.zeros((height * width, self.dim))
         if self.positions == "sincos":
             return jnp.asarray(sincos_positions(height, width, self.dim))
         # The table keeps the grid that init saw, so its own shape, not this image's, says what to read.
@@ -95,10 +121,15 @@ class ViT(nn.Module):
             table = self.get_variable("params", "positions")
         else:
             table = self.param("positions", TOKEN, (height, width, self.dim))
-        if table.shape[:2] != (height, width):
-            rows, columns = _bicubic(table.shape[0], height), _bicubic(table.shape[1], width)
-            table = jnp.einsum("yh,hwd,xw->yxd", rows, table, columns, precision="highest")
-        return table.reshape(height * width, self.dim)
+        return resized(table, (height, width)).reshape(height * width, self.dim)
+
+    def _biases(self, height, width, tokens):
+        """What each block adds to its attention's logits, [heads, T, T] or None."""
+        if self.relative == "shared":
+            return [RelativeBias(self.heads, name="relative")(height, width, tokens)] * self.depth
+        if self.relative == "each":
+            return [RelativeBias(self.heads, name=f"relative{i}")(height, width, tokens) for i in range(self.depth)]
+        return [None] * self.depth
 
 
 class Decoder(nn.Module):
@@ -120,7 +151,7 @@ class Decoder(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self):
-        _check_heads(self.dim, self.heads)
+        check_heads(self.dim, self.heads)
         super().__post_init__()
 
     @nn.compact
@@ -128,7 +159,7 @@ class Decoder(nn.Module):
         n, length = restore.shape
         prefix = x[:, :0] if prefix is None else prefix
         first = prefix.shape[1]
-        embedded = _dense(self.dim, self.dtype, "embed")(jnp.concatenate([prefix, x], 1))  # [N, P + K, dim]
+        embedded = dense(self.dim, self.dtype, "embed")(jnp.concatenate([prefix, x], 1))  # [N, P + K, dim]
 
         mask = self.param("mask", TOKEN, (1, self.dim)).astype(self.dtype)
         hidden = jnp.broadcast_to(mask, (n, length - x.shape[1], self.dim))
@@ -138,14 +169,20 @@ class Decoder(nn.Module):
         tokens += jnp.asarray(sincos_positions(height, width, self.dim), self.dtype)
 
         block = (self.heads, self.mlp or 4 * self.dim, None, self.eps, self.dtype)
-        tokens, out = _blocks(jnp.concatenate([embedded[:, :first], tokens], 1), self.depth, self.remat, 0.0, block)
-        tokens = _norm(self.eps, jnp.float32, "norm")(tokens)[:, first:]
-        pixels = _dense(self.out_dim, self.dtype, "pixels")(tokens)
+        tokens, out = _blocks(
+            jnp.concatenate([embedded[:, :first], tokens], 1), [None] * self.depth, self.remat, 0.0, block
+        )
+        tokens = norm(self.eps, jnp.float32, "norm")(tokens)[:, first:]
+        pixels = dense(self.out_dim, self.dtype, "pixels")(tokens)
         return pixels.astype(jnp.float32), {**out, "tokens": tokens}
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP on tokens [N, T, D] -> (tokens, (q, k)), q and k [N, T, heads, D / heads]."""
+    """Pre-norm attention and MLP on tokens [N, ..., T, D] -> (tokens, (q, k)), q and k [B, T, heads, D / heads].
+
+    bias: [heads, T, T] float32, added to the logits, or None. mask: bool [..., T, T], which keys a query sees, or None.
+    B counts the samples, and what they are cut into.
+    """
 
     heads: int
     mlp: int
@@ -155,16 +192,18 @@ class Block(nn.Module):
     drop: float
 
     @nn.compact
-    def __call__(self, x):
-        n, t, d = x.shape
-        y = _norm(self.eps, self.dtype, "norm1")(x)
-        qkv = _dense(3 * d, self.dtype, "qkv")(y).reshape(n, t, 3, self.heads, d // self.heads)
-        q, k, v = jnp.moveaxis(qkv, 2, 0)  # [N, T, heads, D / heads]
-        y = jax.nn.dot_product_attention(q, k, v).reshape(n, t, d)
-        x = x + self._branch(_dense(d, self.dtype, "proj")(y), "scale1")
-        y = _norm(self.eps, self.dtype, "norm2")(x)
-        y = nn.gelu(_dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
-        x = x + self._branch(_dense(d, self.dtype, "fc2")(y), "scale2")
+    def __call__(self, x, bias=None, mask=None):
+        t, d = x.shape[-2:]
+        y = norm(self.eps, self.dtype, "norm1")(x)
+        qkv = dense(3 * d, self.dtype, "qkv")(y).reshape(-1, t, 3, self.heads, d // self.heads)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)  # [B, T, heads, D / heads]
+        bias = None if bias is None else bias[None]
+        mask = None if mask is None else jnp.broadcast_to(mask, (*x.shape[:-1], t)).reshape(-1, 1, t, t)
+        y = jax.nn.dot_product_attention(q, k, v, bias, mask).reshape(x.shape)
+        x = x + self._branch(dense(d, self.dtype, "proj")(y), "scale1")
+        y = norm(self.eps, self.dtype, "norm2")(x)
+        y = nn.gelu(dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
+        x = x + self._branch(dense(d, self.dtype, "fc2")(y), "scale2")
         return x, (q, k)
 
     def _branch(self, y, name):
@@ -173,7 +212,7 @@ class Block(nn.Module):
             scale = self.param(name, nn.initializers.constant(self.layer_scale), (y.shape[-1],))
             y = y * scale.astype(self.dtype)
         if self.drop:
-            stays = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.drop, (len(y), 1, 1))
+            stays = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.drop, (len(y), *[1] * (y.ndim - 1)))
             y = jnp.where(stays, y / (1 - self.drop), 0)
         return y
 
@@ -205,26 +244,26 @@ def sincos_positions(height, width, dim):
     return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], 1).astype(np.float32)
 
 
-def _blocks(x, depth, remat, drop_path, block):
-    """Blocks 'block0', ... of the network that calls -> (tokens, first intermediates)."""
+def _blocks(x, biases, remat, drop_path, block):
+    """Blocks 'block0', ... of the network that calls, one for each bias -> (tokens, first intermediates)."""
     make = nn.remat(Block) if remat else Block
     layers = []
-    for i in range(depth):
-        x, (q, k) = make(*block, drop=drop_path * i / max(depth - 1, 1), name=f"block{i}")(x)
+    for i, bias in enumerate(biases):
+        x, (q, k) = make(*block, drop=drop_path * i / max(len(biases) - 1, 1), name=f"block{i}")(x, bias)
         layers.append(x)
-    logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
-    return x, {"layers": tuple(layers), "attention": jax.nn.softmax(logits / math.sqrt(q.shape[-1]))}
+    logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+    return x, {"layers": tuple(layers), "attention": jax.nn.softmax(logits if bias is None else logits + bias)}
 
 
-def _dense(width, dtype, name):
+def dense(width, dtype, name):
     return nn.Dense(width, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
 
 
-def _norm(eps, dtype, name):
+def norm(eps, dtype, name):
     return nn.LayerNorm(eps, use_fast_variance=False, dtype=dtype, name=name)
 
 
-def _check_heads(dim, heads):
+def check_heads(dim, heads):
     if dim % heads:
         raise ValueError(f"{heads} heads cannot share a width of {dim}: it has to be a multiple")
 
@@ -234,20 +273,6 @@ def _square(length):
     if side * side != length:
         raise ValueError(f"{length} patches are no square: give their grid (height, width)")
     return side, side
-
-
-def _bicubic(size, target):
-    """Weights [target, size] of torch's bicubic interpolation (a = -0.75, half-pixel centres, edges repeated), by which
-    the published vision transformers are resized."""
-    a = -0.75
-    at = (np.arange(target) + 0.5) * size / target - 0.5
-    weights = np.zeros((target, size), np.float32)
-    for tap in range(-1, 3):
-        pixel = np.floor(at).astype(int) + tap
-        t = np.abs(at - pixel)
-        near, far = (a + 2) * t**3 - (a + 3) * t**2 + 1, a * (t**3 - 5 * t**2 + 8 * t - 4)
-        np.add.at(weights, (np.arange(target), np.clip(pixel, 0, size - 1)), np.where(t <= 1, near, far))
-    return weights
 
 
 vit_tiny = functools.partial(ViT, 192, 12, 3)

@@ -1,0 +1,86 @@
+"""SimMIM: a Simple Framework for Masked Image Modeling.
+
+Zhenda Xie, Zheng Zhang, Yue Cao, Yutong Lin, Jianmin Bao, Zhuliang Yao, Qi Dai, Han Hu, 2021; arXiv:2111.09886.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jssl.masking import coarse_mask
+from jssl.method import Method
+from jssl.nets.mlp import MLP
+from jssl.nets.net import Net, apply_net, init_net
+from jssl.nets.vit import unpatchify
+
+
+@dataclasses.dataclass(frozen=True)
+class SimMIM(Method):
+    """Large squares of an image are replaced by a learned token; one linear layer predicts their pixels.
+
+    The encoder sees hidden patches as tokens, so that it may also be a Swin (section 3.1). Nothing can collapse: the
+    targets are the image itself.
+    """
+
+    encoder: Net  # a ViT or a Swin
+    mask_ratio: float = 0.6
+    mask_size: int = 32  # pixels along the side of a square that is hidden whole (section 3.2)
+
+    def __post_init__(self):
+        if not hasattr(self.encoder, "mask_token"):
+            name = type(self.encoder).__name__
+            raise ValueError(f"SimMIM hides patches: encoder {name} has no mask token, expected a ViT or a Swin")
+        if self.mask_size % self.encoder.patch:
+            raise ValueError(
+                f"method.mask_size={self.mask_size} is no multiple of the patch size {self.encoder.patch}; "
+                f"the nearest is {max(1, round(self.mask_size / self.encoder.patch)) * self.encoder.patch}"
+            )
+
+    @property
+    def masked(self):
+        return self.encoder.clone(mask_token=True)
+
+    def head(self, channels):
+        """A linear layer, which the paper finds as good as heavier ones (table 2)."""
+        return MLP(0, self.encoder.stride**2 * channels, depth=1, dtype=self.encoder.dtype)
+
+    def init(self, rng, views):
+        x = views["image"][:, 0]  # [N, H, W, C]
+        rng_encoder, rng_head = jax.random.split(rng)
+        encoder, stats = init_net(self.masked, rng_encoder, x)
+        _, out, _ = jax.eval_shape(lambda: apply_net(self.masked, encoder, stats, x))
+        head, _ = init_net(self.head(x.shape[-1]), rng_head, jnp.zeros(out["tokens"].shape))
+        return {"encoder": encoder, "head": head}, {}
+
+    def loss(self, params, carry, views, rng, time):
+        x = views["image"][:, 0]  # [N, H, W, C]
+        rng_mask, rng_drop = jax.random.split(rng)
+        hidden = self.mask(rng_mask, x)  # [N, L]
+        h, out, _ = apply_net(self.masked, params["encoder"], {}, x, hidden=hidden, train=True, rng=rng_drop)
+        pixels, _, _ = apply_net(self.head(x.shape[-1]), params["head"], {}, out["tokens"], train=True)
+
+        image = unpatchify(pixels, self.encoder.stride, self.grid(x, self.encoder.stride))
+        loss = reconstruction(image, x, self.pixels(hidden, x))
+        return loss, (carry, {"metrics": {}, "embedding": h[:, None], "features": h[:, None]})
+
+    def embed(self, params, carry, inputs):
+        h, out, _ = apply_net(self.masked, params["encoder"], {}, inputs["image"])
+        return {"features": h, **out}
+
+    def mask(self, rng, x):
+        unit = self.mask_size // self.encoder.patch
+        return coarse_mask(rng, len(x), self.grid(x, self.encoder.patch), unit, self.mask_ratio)
+
+    def pixels(self, hidden, x):
+        """Patches bool [N, L] -> their pixels, bool [N, H, W, 1]."""
+        patch = self.encoder.patch
+        return unpatchify(hidden[..., None].repeat(patch**2, 2), patch, self.grid(x, patch))
+
+    def grid(self, x, side):
+        return x.shape[1] // side, x.shape[2] // side
+
+
+def reconstruction(pixels, x, hidden):
+    """Mean absolute error over hidden pixels alone (section 3.3). pixels, x: [N, H, W, C]; hidden: [N, H, W, 1]."""
+    return jnp.sum(jnp.abs(pixels - x) * hidden) / (jnp.sum(hidden) * x.shape[-1])

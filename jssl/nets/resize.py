@@ -1,0 +1,25 @@
+"""Learned tables on a grid of patches, for images of another size."""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def resized(table, shape):
+    """A table [H, W, D] on another grid (height, width): bicubic, as the published vision transformers are resized."""
+    if table.shape[:2] == tuple(shape):
+        return table
+    rows, columns = _bicubic(table.shape[0], shape[0]), _bicubic(table.shape[1], shape[1])
+    return jnp.einsum("yh,hwd,xw->yxd", rows, table, columns, precision="highest")
+
+
+def _bicubic(size, target):
+    """Weights [target, size] of torch's bicubic interpolation (a = -0.75, half-pixel centres, edges repeated)."""
+    a = -0.75
+    at = (np.arange(target) + 0.5) * size / target - 0.5
+    weights = np.zeros((target, size), np.float32)
+    for tap in range(-1, 3):
+        pixel = np.floor(at).astype(int) + tap
+        t = np.abs(at - pixel)
+        near, far = (a + 2) * t**3 - (a + 3) * t**2 + 1, a * (t**3 - 5 * t**2 + 8 * t - 4)
+        np.add.at(weights, (np.arange(target), np.clip(pixel, 0, size - 1)), np.where(t <= 1, near, far))
+    return weights
