@@ -281,12 +281,18 @@ def _encoder(size, accelerator):
 
 
 def _transformer(size, n, accelerator):
-    """Fields of a ViT and of its decoder, where they are None: 36 to 64 patches on a CPU, up to 196 elsewhere."""
+    """Fields of a ViT and of what reads its tokens, where they are None: 36 to 64 patches on a CPU, up to 196
+    elsewhere."""
     dim, depth, heads = (128, 4, 4) if not accelerator else (384, 12, 6) if n < 300_000 else (768, 12, 12)
-    decoder = (512, 8, 16) if accelerator else (64, 2, 4)
     patch = min(16, 2 ** int(math.log2(size / (8 if accelerator else 6))))
-    encoder = {"encoder.dim": dim, "encoder.depth": depth, "encoder.heads": heads, "encoder.patch": patch}
-    return encoder | dict(zip(("method.decoder_dim", "method.decoder_depth", "method.decoder_heads"), decoder))
+    shape = lambda name, *values: dict(zip((f"{name}dim", f"{name}depth", f"{name}heads"), values))
+    return {
+        **shape("encoder.", dim, depth, heads),
+        "encoder.patch": patch,
+        **shape("method.decoder_", *((512, 8, 16) if accelerator else (64, 2, 4))),
+        **shape("method.predictor_", dim // 2, depth // 2, heads),
+        "method.mask_size": 2 * patch,
+    }
 
 
 def _batch_size(n, size, accelerator):

@@ -37,19 +37,19 @@ def mask_by_noise(noise, keep):
 def coarse_mask(rng, samples, grid, unit, ratio):
     """Hides squares of `unit` x `unit` patches together (SimMIM, arXiv:2111.09886, section 3.2) -> bool [N, L].
 
-    grid: (height, width) in patches. ceil(squares * ratio) squares are hidden, the same number in every sample.
+    grid: (height, width) in patches. ceil(squares * ratio) squares are hidden, the same number in every sample. Those
+    at the end of a grid that is no multiple of them are cut.
     """
     height, width = grid
-    if height % unit or width % unit:
-        raise ValueError(f"{height} x {width} patches cannot be cut into squares of {unit} x {unit}")
-    rows, columns = height // unit, width // unit
+    rows, columns = -(-height // unit), -(-width // unit)
     keep = rows * columns - math.ceil(rows * columns * ratio - 1e-9)
     if not 0 <= keep < rows * columns:
         raise ValueError(
             f"a mask of {ratio:g} hides {rows * columns - keep} of {rows * columns} squares; expected some"
         )
     hidden = mask_by_noise(jax.random.uniform(rng, (samples, rows * columns)), keep).hidden
-    return hidden.reshape(samples, rows, columns).repeat(unit, 1).repeat(unit, 2).reshape(samples, -1)
+    hidden = hidden.reshape(samples, rows, columns).repeat(unit, 1).repeat(unit, 2)
+    return hidden[:, :height, :width].reshape(samples, -1)
 
 
 def block_mask(rng, grid, counts, smallest=16, aspect=0.3):

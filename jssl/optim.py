@@ -10,8 +10,9 @@ import optax
 from jssl.config import nearest
 from jssl.sharding import path_of
 
-# Tokens are learned like biases: without decay, although they are matrices by shape (MAE, DINO, timm).
-NO_DECAY = r"(^|/)(cls|registers|positions|mask)$"
+# Tokens and tables of positions are learned like biases: without decay, although they are matrices by shape (MAE, DINO,
+# SimMIM, timm).
+NO_DECAY = r"(^|/)(cls|registers|positions|mask)$|relative\d*/(table|tokens)$"
 
 # What a group of parameters may have of its own.
 GROUP = ("pattern", "lr_scale", "weight_decay", "clip", "name", "frozen_until", "constant")

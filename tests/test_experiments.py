@@ -98,6 +98,8 @@ def test_unknown_variant_is_refused_with_the_near_miss():
         ("simclr", "imagenet", 23_508_032),
         ("byol", "imagenet", 23_508_032),
         ("mae", "imagenet", 303_099_904),
+        ("ijepa", "imagenet", 630_434_560),
+        ("simmim", "imagenet", 86_725_304),  # torchvision's with 11 x 11, not 13 x 13, biases a head, and a mask token
     ],
 )
 def test_encoder_has_the_size_of_its_name(name, variant, parameters):
@@ -116,6 +118,9 @@ def test_encoder_has_the_size_of_its_name(name, variant, parameters):
         ("mae", "cifar10", "adamw", 512, 1e-3, 0.05, 40, 1000, 0.0),
         ("mae", "cifar10_200", "adamw", 512, 1e-3, 0.05, 10, 200, 0.0),
         ("mae", "imagenet", "adamw", 4096, 2.4e-3, 0.05, 40, 800, 0.0),
+        ("simmim", "imagenet", "adamw", 2048, 8e-4, 0.05, 10, 100, 1e-5),
+        ("simmim", "imagenet_vit_base", "adamw", 2048, 4e-4, 0.05, 10, 800, 4e-5),
+        ("ijepa", "imagenet", "adamw", 2048, 1e-3, 0.04, 40, 300, 1e-6),
         ("barlow_twins", "cifar10", "lars", 256, 0.3, 1e-4, 10, 1000, 0.0),
         ("barlow_twins", "imagenet", "lars", 2048, 1.6, 1.5e-6, 10, 1000, 0.0016),
         ("cpc", "imagenet", "adamw", 512, 4e-4, 0.0, 0, 200, 4e-4),

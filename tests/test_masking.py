@@ -66,8 +66,10 @@ def test_squares_are_hidden_whole_and_as_many_as_asked():
     assert (squares == squares[:, :, :1, :, :1]).all()
     np.testing.assert_array_equal(hidden.sum(1), 4 * 8)  # ceil(12 * 0.6) squares
     assert np.ptp(hidden.mean(0)) < 0.2
-    with pytest.raises(ValueError, match="6 x 8 patches cannot be cut into squares of 4 x 4"):
-        coarse_mask(jax.random.key(0), 1, (6, 8), 4, 0.6)
+    cut = np.asarray(coarse_mask(jax.random.key(0), 50, (6, 8), 4, 0.5)).reshape(50, 6, 8)  # 2 of 2 x 2 squares
+    assert set(cut.sum((1, 2))) == {16, 24, 32}
+    with pytest.raises(ValueError, match="a mask of 0 hides 0 of 12 squares; expected some"):
+        coarse_mask(jax.random.key(0), 1, (6, 8), 2, 0.0)
 
 
 def holes(hidden):

@@ -65,7 +65,7 @@ class SimMIM(Method):
         return loss, (carry, {"metrics": {}, "embedding": h[:, None], "features": h[:, None]})
 
     def embed(self, params, carry, inputs):
-        h, out, _ = apply_net(self.masked, params["encoder"], {}, inputs["image"])
+        h, out, _ = apply_net(self.encoder, params["encoder"], {}, inputs["image"])
         return {"features": h, **out}
 
     def mask(self, rng, x):

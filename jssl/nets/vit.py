@@ -177,6 +177,41 @@ class Decoder(nn.Module):
         return pixels.astype(jnp.float32), {**out, "tokens": tokens}
 
 
+class Predictor(nn.Module):
+    """I-JEPA's predictor (arXiv:2301.08243, section 3): tokens of visible patches -> tokens of blocks that are not.
+
+    Call with the encoder's tokens [N, K, D], their places `context` int [N, K] and those of the blocks `targets` int
+    [N, M, T] on a `grid` (height, width) of patches. Each block is predicted by itself, from the context and T mask
+    tokens with their positions. -> (predictions float32 [N, M, T, D], {}).
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    mlp: int | None = None
+    remat: bool = False
+    eps: float = 1e-6
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        check_heads(self.dim, self.heads)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x, context, targets, grid, train=False):
+        n, m, t = targets.shape
+        positions = jnp.asarray(sincos_positions(*grid, self.dim), self.dtype)
+        seen = dense(self.dim, self.dtype, "embed")(x) + positions[context]  # [N, K, dim]
+        mask = self.param("mask", TOKEN, (1, self.dim)).astype(self.dtype)
+        seen = jnp.broadcast_to(seen[:, None], (n, m, *seen.shape[1:]))
+        tokens = jnp.concatenate([seen, mask + positions[targets]], 2)  # [N, M, K + T, dim]
+
+        block = (self.heads, self.mlp or 4 * self.dim, None, self.eps, self.dtype)
+        tokens, _ = _blocks(tokens, [None] * self.depth, self.remat, 0.0, block)
+        tokens = norm(self.eps, jnp.float32, "norm")(tokens[:, :, -t:])
+        return dense(x.shape[-1], self.dtype, "tokens")(tokens).astype(jnp.float32), {}
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP on tokens [N, ..., T, D] -> (tokens, (q, k)), q and k [B, T, heads, D / heads].
 
