@@ -120,6 +120,8 @@ def test_encoder_has_the_size_of_its_name(name, variant, parameters):
         ("mae", "imagenet", "adamw", 4096, 2.4e-3, 0.05, 40, 800, 0.0),
         ("simmim", "imagenet", "adamw", 2048, 8e-4, 0.05, 10, 100, 1e-5),
         ("simmim", "imagenet_vit_base", "adamw", 2048, 4e-4, 0.05, 10, 800, 4e-5),
+        ("data2vec", "imagenet", "adamw", 2048, 2e-3, 0.05, 10, 800, 1e-5),
+        ("data2vec", "imagenet_vit_large", "adamw", 4096, 1e-3, 0.05, 80, 800, 1e-5),
         ("ijepa", "imagenet", "adamw", 2048, 1e-3, 0.04, 40, 300, 1e-6),
         ("barlow_twins", "cifar10", "lars", 256, 0.3, 1e-4, 10, 1000, 0.0),
         ("barlow_twins", "imagenet", "lars", 2048, 1.6, 1.5e-6, 10, 1000, 0.0016),

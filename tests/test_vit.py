@@ -9,6 +9,7 @@ import pytest
 
 from jssl.nets import vit
 from jssl.nets.net import apply_net, init_net
+from jssl.nets.relative import RelativeBias
 from jssl.nets.vit import Block, Decoder, ViT, patchify, sincos_positions, unpatchify
 from tests import oracles
 from tests.torch_weights import convert, nhwc
@@ -40,6 +41,27 @@ HF = {
     r"^decoder\.decoder_pred": "pixels",
     r"^decoder\.mask_token": "mask",
 }
+
+
+BEIT = {
+    r"^beit\.": "",
+    r"^embeddings\.mask_token": "mask",
+    **HF,
+    r"lambda_(\d)": r"scale\1",
+    r"^encoder\.relative_position_bias\.relative_position_bias_table": "relative.table",
+    r"^lm_head": "head",
+}
+
+
+def beit_params(tensors, rules):
+    """BEiT's weights: keys have no bias, the table of relative positions ends with the class token's."""
+    for name in [name for name in tensors if name.startswith("model.") and name.endswith("query.bias")]:
+        tensors[name.replace("query", "key")] = np.zeros_like(tensors[name])
+    params = torch_params(tensors, rules)
+    table = params["relative"]["table"]
+    side = math.isqrt(len(table) - 3)
+    params["relative"] = {"table": table[:-3].reshape(side, side, -1), "tokens": table[-3:]}
+    return params
 
 
 def torch_params(tensors, rules, part=""):
@@ -304,3 +326,73 @@ def test_a_mistake_is_one_clear_line(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_relative_positions_mask_tokens_and_layer_scale_are_beits():
+    _, tensors = oracles.load("hf_beit_mim")
+    net = ViT(24, 2, 4, patch=4, mlp=48, eps=1e-12, positions="none", relative="shared", layer_scale=0.1)
+    params = beit_params(tensors, BEIT)
+    head = params.pop("head")
+    hidden = tensors["in.bool_masked_pos"].astype(bool)
+    x = nhwc(tensors["in.pixel_values"])
+    _, out, _ = apply_net(net.clone(mask_token=True), params, {}, x, hidden=hidden)
+    for i, layer in enumerate(out["layers"]):
+        close(layer, tensors[f"out.hidden_states.{i + 1}"])
+    close(out["tokens"] @ head["kernel"] + head["bias"], tensors["out.logits"])
+
+
+def test_relative_positions_are_relative():
+    """Moving everything by one patch moves the bias with it; other distances, rows and columns have entries of their
+    own; tokens without a patch have three."""
+    net = RelativeBias(2)
+    params = net.init(jax.random.key(0), 3, 4, 1)["params"]
+    rs = np.random.RandomState(0)
+    params = jax.tree.map(lambda x: rs.randn(*x.shape).astype(np.float32), params)
+    bias = np.asarray(net.apply({"params": params}, 3, 4, 1))
+    assert bias.shape == (2, 13, 13)
+    patches = bias[:, 1:, 1:].reshape(2, 3, 4, 3, 4)
+    np.testing.assert_array_equal(patches[:, :-1, :-1, :-1, :-1], patches[:, 1:, 1:, 1:, 1:])
+    assert len(np.unique(patches[0])) == 5 * 7
+    assert len(np.unique(bias[0])) == 5 * 7 + 3
+    larger = np.asarray(net.apply({"params": params}, 6, 8, 1))
+    assert larger.shape == (2, 49, 49)
+    np.testing.assert_array_equal(larger[:, 0, :1], bias[:, 0, :1])
+
+
+def test_each_block_may_have_positions_of_its_own():
+    for relative, tables in ("shared", 1), ("each", 2):
+        params, _ = init_net(TINY.clone(relative=relative), jax.random.key(0), IMAGES)
+        assert sum(name.startswith("relative") for name in params) == tables
+
+
+def test_hidden_patches_are_the_mask_token_whatever_they_show():
+    net = TINY.clone(mask_token=True)
+    params, _ = init_net(net, jax.random.key(0), IMAGES)
+    hidden = np.random.RandomState(1).rand(3, 16) < 0.5
+    patches = np.array(patchify(IMAGES, 4))
+    patches[hidden] += 1
+    run = jax.jit(lambda x, hidden: apply_net(net, params, {}, x, hidden=hidden)[0])
+    other = np.asarray(unpatchify(patches, 4))
+    np.testing.assert_array_equal(run(IMAGES, hidden), run(other, hidden))
+    assert np.abs(run(IMAGES, ~hidden) - run(other, ~hidden)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("net", "call", "match"),
+    [
+        (TINY, {"hidden": np.ones((3, 16), bool)}, "ViT has no mask token to hide patches with: set mask_token"),
+        (
+            TINY.clone(relative="shared"),
+            {"keep": np.zeros((3, 4), int)},
+            "ViT with relative positions reads all patches",
+        ),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused(net, call, match):
+    with pytest.raises(ValueError, match=match):
+        init_net(net, jax.random.key(0), IMAGES, **call)
+
+
+def test_an_unknown_kind_of_relative_positions_is_refused():
+    with pytest.raises(ValueError, match="ViT relative is 'both', expected one of None, shared, each"):
+        TINY.clone(relative="both")

@@ -285,6 +285,22 @@ def mae(
     return Augment((crop,), ((Distort(flip=flip),) * views,), tuple(mean), tuple(std))
 
 
+def beit(
+    size=224,
+    area=(0.08, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    flip=0.5,
+    jitter=(0.4, 0.4, 0.4, 0.0),
+    interpolation="bicubic",
+    mean=MEAN,
+    std=STD,
+):
+    """BEiT's and data2vec's view (Bao et al., 2021; arXiv:2106.08254, section 3.1): crop, flip and colours, always."""
+    crop = Crop("image", 1, size, tuple(area), tuple(ratio), interpolation)
+    distort = Distort(flip=flip, jitter=tuple(jitter), jitter_p=1.0)
+    return Augment((crop,), ((distort,),), tuple(mean), tuple(std))
+
+
 def strokes(
     size=16,
     views=2,
