@@ -28,6 +28,12 @@ def cosine(x, y):
     return product(x, y) * lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
+def normalised(x):
+    """Layer norm without scale and offset, over the last axis, in float32. [..., D] -> [..., D]"""
+    x = x.astype(jnp.float32)
+    return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
 def mean_over(x, there):
     """The mean of x where `there` is not 0, both of one shape; 0 where it is nowhere."""
     return jnp.sum(x * there) / jnp.maximum(jnp.sum(there), 1)

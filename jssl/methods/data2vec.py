@@ -13,7 +13,7 @@ from jssl.masking import block_mask
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.transforms import ema, mean_over
+from jssl.transforms import ema, mean_over, normalised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +101,6 @@ class Data2Vec(Method):
         """From tau_start to tau along a line (section 3.2)."""
         done = jnp.minimum(time.epoch / self.tau_epochs, 1.0) if self.tau_epochs else 1.0
         return self.tau_start + (self.tau - self.tau_start) * jnp.float32(done)
-
-
-def normalised(x):
-    """Layer norm without scale and bias, in float32."""
-    x = x.astype(jnp.float32)
-    return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
 
 
 def smooth_l1(f, y, beta):

@@ -15,7 +15,7 @@ from jssl.masking import multi_block_mask
 from jssl.method import Method
 from jssl.nets.net import Net, apply_net, init_net
 from jssl.nets.vit import Predictor
-from jssl.transforms import ema
+from jssl.transforms import ema, normalised
 
 DISTANCES = ("l2", "smooth_l1")
 
@@ -65,7 +65,8 @@ class IJEPA(Method):
 
         # Targets: blocks of the target encoder's output for the whole image, cut out after it, not before.
         h, out, _ = apply_net(self.encoder, carry["target"], {}, x)
-        s_y = lax.stop_gradient(at(whitened(out["tokens"]), blocks.targets))  # [N, M, T, D]
+        # Normalised, as in the authors' code; the paper does not say so.
+        s_y = lax.stop_gradient(at(normalised(out["tokens"]), blocks.targets))  # [N, M, T, D]
 
         # The context encoder sees the context's patches alone; the predictor is told where the targets are.
         keep = {"keep": blocks.context, "train": True, "rng": rng_drop}
@@ -98,12 +99,6 @@ class IJEPA(Method):
 def at(tokens, places):
     """Tokens [N, L, D] at places int [N, M, T] -> [N, M, T, D]."""
     return jax.vmap(lambda tokens, places: tokens[places])(tokens, places)
-
-
-def whitened(tokens):
-    """Every token with mean 0 and variance 1, as the authors' code has its targets; not in the paper."""
-    mean, variance = tokens.mean(-1, keepdims=True), tokens.var(-1, keepdims=True)
-    return (tokens - mean) * lax.rsqrt(variance + 1e-5)
 
 
 def distance(s_hat, s_y, kind):
