@@ -50,27 +50,23 @@ def fashion():
 
 
 def folder():
-    config = recipes.folder(METHOD, predictor_dim=None, predictor_depth=None, predictor_heads=None)
-    config.encoder = vit({"name": "jssl.nets.vit:ViT", "dim": None, "depth": None, "heads": None, "patch": None})
+    config = recipes.folder_vit(METHOD, predictor_dim=None, predictor_depth=None, predictor_heads=None)
+    config.encoder.class_token = False
     recipes.views(config, "mae", None, area=(0.3, 1.0), flip=0.0)
-    config.optim.update({"lr": 5e-4, "weight_decay": 0.04, "weight_decay_end": 0.4})
+    config.optim.update({"weight_decay": 0.04, "weight_decay_end": 0.4})
     return config
 
 
 def cifar10():
-    config = recipes.cifar10(METHOD, predictor_dim=96, predictor_depth=6, predictor_heads=3)
-    config.encoder = vit({"name": "jssl.nets.vit:vit_tiny", "patch": 4})
+    config = recipes.cifar10_vit(METHOD, predictor_dim=96, predictor_depth=6, predictor_heads=3)
+    config.encoder.class_token = False
     recipes.views(config, "mae", 32, area=(0.3, 1.0), flip=0.0, **recipes.CIFAR)
-    config.train.batch_size = 512
-    config.optim.update({"name": "adamw", "lr": 5e-4, "weight_decay": 0.04, "weight_decay_end": 0.4, "warmup": 40.0})
+    config.optim.update({"weight_decay": 0.04, "weight_decay_end": 0.4})
     return config
 
 
 def cifar10_200():
-    config = cifar10()
-    config.train.epochs = 200.0
-    config.optim.warmup = 10.0
-    return config
+    return recipes.shorter(cifar10())
 
 
 def imagenet():

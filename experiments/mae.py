@@ -46,29 +46,21 @@ def fashion():
 
 
 def folder():
-    config = recipes.folder(METHOD, decoder_dim=None, decoder_depth=None, decoder_heads=None)
-    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": None, "depth": None, "heads": None, "patch": None}
-    config.encoder.update({"positions": "sincos", "pool": "mean"})
+    config = recipes.folder_vit(METHOD, decoder_dim=None, decoder_depth=None, decoder_heads=None)
     recipes.views(config, "mae", None)
-    # Above the paper's 1.5e-4, which is for batches of 4096: a folder gives few steps.
-    config.optim.update({"lr": 5e-4, "b2": 0.95, "weight_decay": 0.05})
+    config.optim.b2 = 0.95
     return config
 
 
 def cifar10():
-    config = recipes.cifar10(METHOD, decoder_dim=192, decoder_depth=4, decoder_heads=3)
-    config.encoder = {"name": "jssl.nets.vit:vit_tiny", "patch": 4, "positions": "sincos", "pool": "mean"}
+    config = recipes.cifar10_vit(METHOD, decoder_dim=192, decoder_depth=4, decoder_heads=3)
     recipes.views(config, "mae", 32, **recipes.CIFAR)
-    config.train.batch_size = 512
-    config.optim.update({"name": "adamw", "lr": 5e-4, "b2": 0.95, "weight_decay": 0.05, "warmup": 40.0})
+    config.optim.b2 = 0.95
     return config
 
 
 def cifar10_200():
-    config = cifar10()
-    config.train.epochs = 200.0
-    config.optim.warmup = 10.0
-    return config
+    return recipes.shorter(cifar10())
 
 
 def imagenet():

@@ -47,28 +47,21 @@ def fashion():
 
 
 def folder():
-    config = recipes.folder(METHOD, mask_size=None)
-    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": None, "depth": None, "heads": None, "patch": None}
-    config.encoder.update({"positions": "sincos", "pool": "mean"})
+    config = recipes.folder_vit(METHOD, mask_size=None)
     recipes.views(config, "mae", None, area=(0.67, 1.0))
-    config.optim.update({"lr": 5e-4, "weight_decay": 0.05, "clip": 5.0})
+    config.optim.clip = 5.0
     return config
 
 
 def cifar10():
-    config = recipes.cifar10(METHOD, mask_size=8)
-    config.encoder = {"name": "jssl.nets.vit:vit_tiny", "patch": 4, "positions": "sincos", "pool": "mean"}
+    config = recipes.cifar10_vit(METHOD, mask_size=8)
     recipes.views(config, "mae", 32, area=(0.67, 1.0), **recipes.CIFAR)
-    config.train.batch_size = 512
-    config.optim.update({"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "warmup": 40.0, "clip": 5.0})
+    config.optim.clip = 5.0
     return config
 
 
 def cifar10_200():
-    config = cifar10()
-    config.train.epochs = 200.0
-    config.optim.warmup = 10.0
-    return config
+    return recipes.shorter(cifar10())
 
 
 def imagenet():

@@ -30,6 +30,11 @@ class Time(NamedTuple):
         """float32 [], epochs done."""
         return self.step / self.per_epoch
 
+    def line(self, start, end, epochs):
+        """float32 [], from `start` at the first step to `end` after so many epochs, along a line; then constant."""
+        done = jnp.minimum(self.epoch / epochs, 1.0) if epochs else 1.0
+        return start + (end - start) * jnp.float32(done)
+
     def cosine(self, start, end=1.0):
         """float32 [], from `start` at the first step to `end` along half a cosine."""
         return end - (end - start) * (jnp.cos(jnp.pi * self.progress) + 1) / 2

@@ -102,6 +102,33 @@ def lightly(config):
     return config
 
 
+def folder_vit(method, **fields):
+    """`folder` with a vision transformer, for methods that hide patches."""
+    config = folder(method, **fields)
+    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": None, "depth": None, "heads": None, "patch": None}
+    config.encoder.update({"positions": "sincos", "pool": "mean"})
+    # Above the papers' rates, which are for batches of thousands: a folder gives few steps.
+    config.optim.update({"lr": 5e-4, "weight_decay": 0.05})
+    return config
+
+
+def cifar10_vit(method, **fields):
+    """CIFAR-10 for methods that hide patches, ours: ViT-Ti with patches of 4, batch 512, AdamW at 5e-4 per 256, decay
+    0.05, 40 epochs of warm-up; the rest is `cifar10`."""
+    config = cifar10(method, **fields)
+    config.encoder = {"name": "jssl.nets.vit:vit_tiny", "patch": 4, "positions": "sincos", "pool": "mean"}
+    config.train.batch_size = 512
+    config.optim.update({"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "warmup": 40.0})
+    return config
+
+
+def shorter(config):
+    """200 epochs, 10 of them warm-up."""
+    config.train.epochs = 200.0
+    config.optim.warmup = 10.0
+    return config
+
+
 def imagenet(method, **fields):
     """ImageNet at 224 pixels with a ResNet-50; batch, optimizer, schedule, epochs and views are each paper's own.
 

@@ -12,9 +12,10 @@ from jssl.method import Time
 from jssl.methods.data2vec import Data2Vec, smooth_l1
 from jssl.nets.conv import convnet
 from jssl.nets.net import apply_net
-from jssl.nets.vit import ViT, patchify, unpatchify
+from jssl.nets.vit import ViT
 from jssl.transforms import mean_over
 from tests import oracles
+from tests.test_mae import changed
 from tests.test_vit import BEIT, beit_params, close
 from tests.torch_weights import nhwc
 
@@ -25,7 +26,7 @@ START = Time(0, 100, 10.0)
 
 
 @pytest.mark.parametrize("post_norm", [False, True])
-def test_targets_loss_and_gradient_are_torchs(post_norm):
+def test_targets_are_torchs(post_norm):
     _, tensors = oracles.load("data2vec_target")
     targets = dataclasses.replace(SMALL, post_norm=post_norm).targets(tensors["in.layers"])
     name = "_renormed" if post_norm else ""
@@ -39,7 +40,7 @@ def test_smooth_l1_is_torchs():
     np.testing.assert_allclose(loss, tensors["out.smooth_l1_beta2_mean"], rtol=1e-5)
 
 
-def test_the_paths_of_the_network_are_transformers():
+def test_every_block_of_the_network_is_transformers():
     _, tensors = oracles.load("hf_data2vec_vision")
     net = ViT(24, 3, 4, patch=4, mlp=48, eps=1e-12, positions="none", relative="shared", layer_scale=0.1)
     net = net.clone(mask_token=True)
@@ -68,13 +69,6 @@ def run(state):
     """images -> (loss, gradients of params and carry), by one mask."""
     loss = lambda params, carry, x: SMALL.loss(params, carry, {"image": x[:, None]}, RNG, START)[0]
     return functools.partial(jax.jit(jax.value_and_grad(loss, (0, 1))), *state)
-
-
-def changed(images, where):
-    """The images with other pixels in the patches `where` [N, L]."""
-    patches = np.array(patchify(images, 4))
-    patches[where] += np.random.RandomState(1).randn(*patches[where].shape)
-    return np.asarray(unpatchify(patches, 4))
 
 
 def test_as_many_patches_are_hidden_as_asked(hidden):

@@ -4,15 +4,18 @@ Alexei Baevski, Wei-Ning Hsu, Qiantong Xu, Arun Babu, Jiatao Gu, Michael Auli, 2
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from jssl.masking import block_mask
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net
+from jssl.nets.vit import grid
 from jssl.transforms import ema, mean_over, normalised
 
 
@@ -93,17 +96,14 @@ class Data2Vec(Method):
         return {"features": h, **out}
 
     def mask(self, rng, x):
-        grid = x.shape[1] // self.encoder.patch, x.shape[2] // self.encoder.patch
-        count = round(grid[0] * grid[1] * self.mask_ratio)
-        return block_mask(rng, grid, jnp.full(len(x), count), self.block)
+        shape = grid(x, self.encoder.patch)
+        return block_mask(rng, shape, jnp.full(len(x), round(math.prod(shape) * self.mask_ratio)), self.block)
 
     def momentum(self, time):
         """From tau_start to tau along a line (section 3.2)."""
-        done = jnp.minimum(time.epoch / self.tau_epochs, 1.0) if self.tau_epochs else 1.0
-        return self.tau_start + (self.tau - self.tau_start) * jnp.float32(done)
+        return time.line(self.tau_start, self.tau, self.tau_epochs)
 
 
 def smooth_l1(f, y, beta):
     """Eq. 4: quadratic where the error is below beta, else linear."""
-    error = jnp.abs(f - y)
-    return jnp.where(error < beta, jnp.square(error) / (2 * beta), error - beta / 2)
+    return optax.huber_loss(f, y, delta=beta) / beta

@@ -109,8 +109,7 @@ class DINO(Method):
 
     def temperature(self, time):
         """From tau_t_start to tau_t along a line; the authors' code takes a step of it each epoch."""
-        done = jnp.minimum(time.epoch / self.tau_t_warmup, 1.0) if self.tau_t_warmup else 1.0
-        return self.tau_t_start + (self.tau_t - self.tau_t_start) * jnp.float32(done)
+        return time.line(self.tau_t_start, self.tau_t, self.tau_t_warmup)
 
     def momentum(self, time):
         """From lambda_base to 1 along half a cosine (section 3.1)."""

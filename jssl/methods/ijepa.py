@@ -14,7 +14,7 @@ from jax import lax
 from jssl.masking import multi_block_mask
 from jssl.method import Method
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import Predictor
+from jssl.nets.vit import Predictor, grid
 from jssl.transforms import ema, normalised
 
 DISTANCES = ("l2", "smooth_l1")
@@ -55,7 +55,7 @@ class IJEPA(Method):
         encoder, _ = init_net(self.encoder, rng_encoder, x)
         blocks = self.mask(rng_mask, x)
         seen = jnp.zeros((*blocks.context.shape, self.encoder.dim))
-        predictor, _ = init_net(self.predictor, rng_predictor, seen, *blocks, self.grid(x))
+        predictor, _ = init_net(self.predictor, rng_predictor, seen, *blocks, grid(x, self.encoder.patch))
         return {"encoder": encoder, "predictor": predictor}, {"target": jax.tree.map(jnp.copy, encoder)}
 
     def loss(self, params, carry, views, rng, time):
@@ -72,7 +72,9 @@ class IJEPA(Method):
         keep = {"keep": blocks.context, "train": True, "rng": rng_drop}
         _, out, _ = apply_net(self.encoder, params["encoder"], {}, x, **keep)
         s_x = out["tokens"]  # [N, K, D]
-        s_hat, _, _ = apply_net(self.predictor, params["predictor"], {}, s_x, *blocks, self.grid(x), train=True)
+        s_hat, _, _ = apply_net(
+            self.predictor, params["predictor"], {}, s_x, *blocks, grid(x, self.encoder.patch), train=True
+        )
 
         loss = distance(s_hat, s_y, self.distance)
         out = {"metrics": {"m": self.momentum(time)}, "embedding": h[:, None], "features": h[:, None]}
@@ -87,10 +89,7 @@ class IJEPA(Method):
 
     def mask(self, rng, x):
         shape = (self.targets, self.scale, self.aspect, self.context_scale)
-        return multi_block_mask(rng, len(x), self.grid(x), *shape)
-
-    def grid(self, x):
-        return x.shape[1] // self.encoder.patch, x.shape[2] // self.encoder.patch
+        return multi_block_mask(rng, len(x), grid(x, self.encoder.patch), *shape)
 
     def momentum(self, time):
         return self.m_base + (1 - self.m_base) * time.progress

@@ -4,6 +4,7 @@ Kaiming He, Xinlei Chen, Saining Xie, Yanghao Li, Piotr Dollár, Ross Girshick, 
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jssl.masking import random_mask
 from jssl.method import Method
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import Decoder, patchify
+from jssl.nets.vit import Decoder, grid, patchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +65,11 @@ class MAE(Method):
         return {"features": h, **out}
 
     def mask(self, rng, x):
-        n, height, width, _ = x.shape
-        return random_mask(rng, n, (height // self.encoder.patch) * (width // self.encoder.patch), self.mask_ratio)
+        return random_mask(rng, len(x), math.prod(grid(x, self.encoder.patch)), self.mask_ratio)
 
     def prefix(self, x, cls):
         """What the decoder is told besides the patches: their grid, and the class token where there is one."""
-        grid = (x.shape[1] // self.encoder.patch, x.shape[2] // self.encoder.patch)
-        return {"grid": grid, "prefix": cls[:, None] if self.encoder.class_token else None}
+        return {"grid": grid(x, self.encoder.patch), "prefix": cls[:, None] if self.encoder.class_token else None}
 
     def target(self, x):
         """The pixels of every patch, [N, L, p * p * C]; with norm_pix, of mean 0 and variance 1 within the patch."""

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jssl.masking import coarse_mask
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import unpatchify
+from jssl.nets.net import Net, apply_net, init_net, width
+from jssl.nets.vit import grid, unpatchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,8 @@ class SimMIM(Method):
     def init(self, rng, views):
         x = views["image"][:, 0]  # [N, H, W, C]
         rng_encoder, rng_head = jax.random.split(rng)
-        encoder, stats = init_net(self.masked, rng_encoder, x)
-        _, out, _ = jax.eval_shape(lambda: apply_net(self.masked, encoder, stats, x))
-        head, _ = init_net(self.head(x.shape[-1]), rng_head, jnp.zeros(out["tokens"].shape))
+        encoder, _ = init_net(self.masked, rng_encoder, x)
+        head, _ = init_net(self.head(x.shape[-1]), rng_head, jnp.zeros((1, 1, width(self.encoder, x))))
         return {"encoder": encoder, "head": head}, {}
 
     def loss(self, params, carry, views, rng, time):
@@ -60,7 +59,7 @@ class SimMIM(Method):
         h, out, _ = apply_net(self.masked, params["encoder"], {}, x, hidden=hidden, train=True, rng=rng_drop)
         pixels, _, _ = apply_net(self.head(x.shape[-1]), params["head"], {}, out["tokens"], train=True)
 
-        image = unpatchify(pixels, self.encoder.stride, self.grid(x, self.encoder.stride))
+        image = unpatchify(pixels, self.encoder.stride, grid(x, self.encoder.stride))
         loss = reconstruction(image, x, self.pixels(hidden, x))
         return loss, (carry, {"metrics": {}, "embedding": h[:, None], "features": h[:, None]})
 
@@ -70,15 +69,12 @@ class SimMIM(Method):
 
     def mask(self, rng, x):
         unit = self.mask_size // self.encoder.patch
-        return coarse_mask(rng, len(x), self.grid(x, self.encoder.patch), unit, self.mask_ratio)
+        return coarse_mask(rng, len(x), grid(x, self.encoder.patch), unit, self.mask_ratio)
 
     def pixels(self, hidden, x):
         """Patches bool [N, L] -> their pixels, bool [N, H, W, 1]."""
         patch = self.encoder.patch
-        return unpatchify(hidden[..., None].repeat(patch**2, 2), patch, self.grid(x, patch))
-
-    def grid(self, x, side):
-        return x.shape[1] // side, x.shape[2] // side
+        return unpatchify(hidden[..., None].repeat(patch**2, 2), patch, grid(x, patch))
 
 
 def reconstruction(pixels, x, hidden):

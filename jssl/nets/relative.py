@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jssl.nets.resize import resized
+from jssl.nets.resize import table
 
 
 class RelativeBias(nn.Module):
@@ -16,14 +16,10 @@ class RelativeBias(nn.Module):
 
     @nn.compact
     def __call__(self, height, width, tokens=0):
-        shape = (2 * height - 1, 2 * width - 1)
-        if self.has_variable("params", "table"):
-            table = self.get_variable("params", "table")
-        else:
-            table = self.param("table", nn.initializers.zeros, (*shape, self.heads))
+        learned = table(self, "table", nn.initializers.zeros, (2 * height - 1, 2 * width - 1, self.heads))
         rows, columns = np.divmod(np.arange(height * width), width)
         between = lambda x, size: x[:, None] - x + size - 1  # [L, L], from 0
-        bias = jnp.moveaxis(resized(table, shape)[between(rows, height), between(columns, width)], -1, 0)
+        bias = jnp.moveaxis(learned[between(rows, height), between(columns, width)], -1, 0)
         if not tokens:
             return bias
         to_patch, to_token, both = self.param("tokens", nn.initializers.zeros, (3, self.heads))[..., None, None]

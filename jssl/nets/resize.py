@@ -4,12 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def resized(table, shape):
-    """A table [H, W, D] on another grid (height, width): bicubic, as the published vision transformers are resized."""
-    if table.shape[:2] == tuple(shape):
-        return table
-    rows, columns = _bicubic(table.shape[0], shape[0]), _bicubic(table.shape[1], shape[1])
-    return jnp.einsum("yh,hwd,xw->yxd", rows, table, columns, precision="highest")
+def table(net, name, init, shape):
+    """The table `name` of the module that calls, on the grid of `shape` (height, width, D).
+
+    It keeps the grid that init saw, so its own shape, not this image's, says what to read; for others it is resized
+    bicubically, as the published vision transformers are.
+    """
+    if not net.has_variable("params", name):
+        return net.param(name, init, shape)
+    learned = net.get_variable("params", name)
+    if learned.shape == shape:
+        return learned
+    rows, columns = _bicubic(learned.shape[0], shape[0]), _bicubic(learned.shape[1], shape[1])
+    return jnp.einsum("yh,hwd,xw->yxd", rows, learned, columns, precision="highest")
 
 
 def _bicubic(size, target):

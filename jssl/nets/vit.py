@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jssl.nets.relative import RelativeBias
-from jssl.nets.resize import resized
+from jssl.nets.resize import table
 
 POOLS = ("cls", "mean")
 POSITIONS = ("learned", "sincos", "none")
@@ -75,7 +75,7 @@ class ViT(nn.Module):
     def __call__(self, x, train=False, keep=None, hidden=None):
         if train and self.drop_path and not self.has_rng("dropout"):
             raise ValueError(f"ViT drop_path is {self.drop_path} but training got no randomness: give apply_net an rng")
-        height, width = x.shape[1] // self.patch, x.shape[2] // self.patch
+        height, width = grid(x, self.patch)
         if keep is not None and self.relative:
             raise ValueError("ViT with relative positions reads all patches: hide some by its mask token, not by keep")
         if hidden is not None and not self.mask_token:
@@ -116,12 +116,7 @@ class ViT(nn.Module):
             return jnp.zeros((height * width, self.dim))
         if self.positions == "sincos":
             return jnp.asarray(sincos_positions(height, width, self.dim))
-        # The table keeps the grid that init saw, so its own shape, not this image's, says what to read.
-        if self.has_variable("params", "positions"):
-            table = self.get_variable("params", "positions")
-        else:
-            table = self.param("positions", TOKEN, (height, width, self.dim))
-        return resized(table, (height, width)).reshape(height * width, self.dim)
+        return table(self, "positions", TOKEN, (height, width, self.dim)).reshape(height * width, self.dim)
 
     def _biases(self, height, width, tokens):
         """What each block adds to its attention's logits, [heads, T, T] or None."""
@@ -259,6 +254,11 @@ def patchify(images, patch):
         raise ValueError(f"image is {height} x {width}, expected multiples of the patch size {patch}")
     x = images.reshape(n, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(n, -1, patch * patch * channels)
+
+
+def grid(images, patch):
+    """(height, width) of images [N, H, W, C] in patches."""
+    return images.shape[1] // patch, images.shape[2] // patch
 
 
 def unpatchify(patches, patch, grid=None):
