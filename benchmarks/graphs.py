@@ -128,8 +128,7 @@ def run(asked, workdir):
 def score(features, source, seed):
     """-> accuracy in [0, 1], and how it was measured."""
     if source.single:
-        splits = [source.splits] if source.splits else nodes.random_splits(source.labels, 1, seed=seed)
-        found = nodes.probe(features, source.labels, splits)
+        found = nodes.probe(features, source.labels, graphs.node_splits(source, 1, seed))
     else:
         found = svm.svm(features, source.labels, seeds=(seed,))
     return found["accuracy"], found["settings"]

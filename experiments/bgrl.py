@@ -35,15 +35,16 @@ def tiny():
 
 def cora():
     config = recipes.cora(METHOD, {"dims": (512, 256), "norm": True, "activation": "prelu"}, epochs=1000)
-    recipes.graph_views(config, "Drop", normalise=True, edges=(0.3, 0.2), features=(0.3, 0.4))
-    config.optim.update({"name": "adamw", "lr": 5e-4, "weight_decay": 1e-5, "warmup": 100.0, "end": 0.0})
+    recipes.graph_views(config, "Drop", normalise="shares", edges=(0.3, 0.2), features=(0.3, 0.4))
+    config.optim.update({"name": "adamw", "lr": 5e-4, "weight_decay": 1e-5, "decay_all": True})
+    config.optim.update({"warmup": 100.0, "end": 0.0})
     return config
 
 
 def wikics():
     config = cora()
     config.data.source = "npz:data/wikics.npz"
-    recipes.graph_views(config, "Drop", edges=(0.2, 0.3), features=(0.2, 0.1))
+    recipes.graph_views(config, "Drop", normalise="standard", edges=(0.2, 0.3), features=(0.2, 0.1))
     config.train.epochs = 10000.0
     config.optim.warmup = 1000.0
     return config

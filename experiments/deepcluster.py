@@ -35,7 +35,9 @@ def demo():
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    return recipes.tiny(demo(), k=8, iterations=5)
+    config = recipes.tiny(demo(), k=8, iterations=5)
+    config.data.source = "digits@train[:256]"
+    return config
 
 
 def fashion():

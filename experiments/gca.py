@@ -38,7 +38,7 @@ def cora():
 def wikics():
     config = recipes.cora(METHOD, {"dims": (512, 256), "activation": "prelu"}, epochs=3000, hidden=256, dim=256)
     config.data.source = "npz:data/wikics.npz"
-    recipes.graph_views(config, "Drop", edges=(0.2, 0.3), features=(0.1, 0.1))
+    recipes.graph_views(config, "Drop", normalise="shares", edges=(0.2, 0.3), features=(0.1, 0.1))
     config.optim.update({"lr": 1e-2, "weight_decay": 1e-5, "decay_all": True})
     return adaptive(config)
 

@@ -32,7 +32,7 @@ def tiny():
 
 def cora():
     config = recipes.cora(METHOD, {"dims": (256, 128)}, epochs=200)
-    recipes.graph_views(config, "Drop", normalise=True, edges=(0.2, 0.4), features=(0.3, 0.4))
+    recipes.graph_views(config, "Drop", normalise="shares", edges=(0.2, 0.4), features=(0.3, 0.4))
     config.optim.update({"lr": 5e-4, "weight_decay": 1e-5, "decay_all": True})
     return config
 

@@ -5,8 +5,9 @@
 demo: graphs of the digits' pixels.
 mutag, nci1, proteins: the settings of the authors' unsupervised code: GIN of 3 layers of 32, batch norm after the
     activation, all layers' sums side by side, Adam at 1e-2 for 20 epochs in batches of 128; a graph beside a view of
-    it, of nodes left out (section 4.1 finds that and subgraphs good for molecules). The paper's table 5, an SVM on 10
-    folds, 5 seeds: MUTAG 86.80 ± 1.34 %, NCI1 77.87 ± 0.41, PROTEINS 74.39 ± 0.45.
+    it, of nodes left out (section 4.1 finds that and subgraphs good for molecules). Their README leaves it open which
+    sets had random2, random3 or random4 instead: --config.augment.kinds="('none', 'random4')". The paper's table 5, an
+    SVM on 10 folds, 5 seeds: MUTAG 86.80 ± 1.34 %, NCI1 77.87 ± 0.41, PROTEINS 74.39 ± 0.45.
 """
 
 from jssl import recipes

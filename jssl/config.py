@@ -38,7 +38,7 @@ def base():
                 "max_bad": 0.01,  # share of files that may fail to decode
                 "workers": None,  # decoding processes; 0: threads of this one
                 "resident": None,  # whether the images live on the device
-                "rows": None,  # that a batch of small graphs lies in side by side; None: one for each device
+                "rows": None,  # that a batch of small graphs lies in, without effect on it; None: one for each device
                 "held_edges": 0.0,  # share of a graph's edges that training does not see, to be predicted afterwards
                 "sample": None,  # neighbours or walk: small graphs around the nodes of one too large to be a batch
                 "fanouts": (10, 10),  # neighbours drawn at each hop

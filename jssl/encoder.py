@@ -44,11 +44,29 @@ class Encoder:
         return self.embed(data.Source(spec="images", names=range(len(images)), channels=self.channels, images=images))
 
     def embed(self, source, batch_size=256, workers=0):
-        """The features of every row of a source, float32 [N, D]; of one graph, sampled where it was so in training."""
+        """The features of every row of a source, float32 [N, D]; of one graph, sampled where it was so in training.
+
+        Raises ValueError for a source of another modality, or graphs with other features.
+        """
+        self._check(source)
         sample = self.config.get("sample")
         if sample and source.modality == "graph" and source.single:
             source = data.sample(source, **sample)
         return embed(self.embedder, self.params, self.carry, source, self.preprocess, batch_size, workers)
+
+    def _check(self, source):
+        modality = "graph" if self.channels is None else "image"
+        if source.modality != modality:
+            raise ValueError(
+                f"{source.spec} holds {source.contents}, but the encoder was trained on data of another kind: expected "
+                f"a source of modality {modality!r}"
+            )
+        features = self.config.get("features")
+        if features and source.x.shape[1] != features:
+            raise ValueError(
+                f"{source.spec} has nodes of {source.x.shape[1]} features; expected {features}, as the encoder was "
+                "trained on"
+            )
 
 
 def embedder(method, preprocess, mesh):
@@ -116,7 +134,9 @@ def export(workdir, config, method, preprocess, params, carry, source, weights="
     parts = {section: configs.plain(config[section]) for section in ("method", "encoder", "preprocess")}
     empty = _empty({"params": params, "carry": carry})
     sample = {"kind": config.data.sample, **{key: configs.plain(config.data[key]) for key in ("fanouts", "walks")}}
-    more = {"dtype": config.dtype, "channels": source.channels, "sample": sample if sample["kind"] else None}
+    features = source.x.shape[1] if source.modality == "graph" else None
+    more = {"dtype": config.dtype, "channels": source.channels, "features": features}
+    more["sample"] = sample if sample["kind"] else None
     text = json.dumps({**parts, **more, "empty": empty}, indent=2)
     (folder / "config.json").write_text(text + "\n")
     np.savez(folder / f"{weights}.npz", **arrays)

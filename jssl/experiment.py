@@ -46,6 +46,9 @@ def open_data(config):
     """The training source of a config: what `config.data` says, cleaned, cut, weighted and sampled."""
     fields = config.data
     if config.modality == "graph":
+        for name, default in ("share", 1), ("eval_source", None):
+            if fields[name] != default:
+                raise ValueError(f"data.{name}={fields[name]!r} is for images; expected {default} with graphs")
         source, _, _ = open_graph(fields, config.seed)
         if source.modality == "graph" and fields.centrality is not None:
             source = source.weighted(fields.centrality)
@@ -129,7 +132,8 @@ def fill(config, source, devices=None):
         if config.data.sample and config.encoder.get("pool", "") is None:
             choose("encoder.pool", "first", "graphs are sampled around their first nodes")
         choose("train.batch_size", min(n, 128), source.contents)
-        rows = 1 if config.train.batch_size % len(devices) else len(devices)
+        pieces = config.train.accumulate * len(devices)
+        rows = 1 if config.train.batch_size % pieces else pieces
         choose("data.rows", rows, f"{len(devices)} devices")
     else:
         _of_images(config, source, choose, accelerator, device)
@@ -137,7 +141,7 @@ def fill(config, source, devices=None):
     train = config.train
     train.per_epoch = n / train.batch_size
     if train.steps is None:
-        choose("train.epochs", _epochs(n, accelerator), f"{n:,} images")
+        choose("train.epochs", _epochs(n, accelerator), source.contents)
     steps = train.steps or max(round(train.epochs * train.per_epoch), 1)
     for path, parts in PARTS.items():
         choose(path, _one_of(steps, parts), f"{steps:,} steps")

@@ -156,11 +156,17 @@ def scores(data):
     head = "".join(f"<th>{escape(title(task))}</th>" for task in tasks)
     lead = " The trained encoder's lead over the untrained one is what was learned." if "untrained" in encoders else ""
     return (
-        "<p>How well simple classifiers read the classes off the frozen features: accuracy on held-out examples, the "
-        f"mean ± its standard error; ★ marks the best of a column.{lead}</p>"
+        "<p>How well simple classifiers read the classes off the frozen features: accuracy on held-out examples in per "
+        f"cent{_other_measures(tasks)}, the mean ± its standard error; ★ marks the best of a column.{lead}</p>"
         f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>{_protocol(data.get('protocol'), scores)}"
     )
+
+
+def _other_measures(tasks):
+    named = {"nmi": "NMI", "ari": "ARI", "link-auc": "AUC", "link-ap": "average precision"}
+    found = [name for task, name in named.items() if task in tasks]
+    return f"; {', '.join(found)} likewise" if found else ""
 
 
 def _protocol(protocol, scores):
@@ -279,7 +285,9 @@ def curves(rows):
                 taken.add(name)
                 figure.append(_curve(rows, name, heading, caption))
     figure += [_curve(rows, name, name, OTHER) for name in found if name not in taken]
-    lead = "<p>Every figure is also in <code>metrics.jsonl</code> and in TensorBoard.</p>"
+    alone = "health/features_std" in found and "health/alignment" not in found
+    no_pairs = " The method compares no two views of an example, which alignment and uniformity need." if alone else ""
+    lead = f"<p>Every figure is also in <code>metrics.jsonl</code> and in TensorBoard.{no_pairs}</p>"
     return f'{lead}<div class="curves">{"".join(figure)}</div>' if figure else ""
 
 

@@ -32,7 +32,7 @@ from jssl.writers import Writer
 
 # What may differ when a run goes on: how long it is, how often it does what, and what changes nothing but speed.
 LENGTH = {"train.steps", "train.epochs", "train.per_epoch", "optim.warmup"}
-SPEED = {"train.steps_per_call", "data.workers", "data.resident", "mesh.data", "mesh.fsdp"}
+SPEED = {"train.steps_per_call", "data.workers", "data.resident", "data.rows", "mesh.data", "mesh.fsdp"}
 MAY_CHANGE = {*CADENCES, *LENGTH, *SPEED, "checkpoint.keep"}
 
 
@@ -325,7 +325,7 @@ def probe_rows(source, rows, seed):
         return None
     draw = np.random.default_rng(seed).permutation
     if source.modality == "graph":
-        chosen = draw(source.splits.get("train", np.flatnonzero(source.labels >= 0)))[:rows]
+        chosen = draw(np.flatnonzero(source.train_labels >= 0))[:rows]
         if source.single:
             return source, chosen, len(chosen) * 4 // 5
     else:

@@ -35,5 +35,6 @@ def rings(*sizes, features=3, nodes=0, edges=0, seed=0):
 
 
 def rows_of(*rows):
-    """Several rows of the same shape as one batch."""
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    """Several rows of the same shape as one batch, all graphs numbered."""
+    made = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return {**made, "index": np.arange(made["index"].size, dtype=np.int32).reshape(made["index"].shape)}

@@ -37,6 +37,16 @@ def test_large_graphs_have_the_same_eigenvector(monkeypatch):
     np.testing.assert_allclose(centrality.eigenvector(EDGES, 9), exact, rtol=1e-6)
 
 
+@pytest.mark.parametrize("few", [32, 1])
+def test_of_directed_edges_the_eigenvector_is_of_what_a_node_receives(monkeypatch, few):
+    monkeypatch.setattr(centrality, "FEW", few)
+    edges = np.array([(0, 1), (1, 2), (2, 0), (2, 1), (3, 0), (1, 4), (4, 0)])
+    x = centrality.eigenvector(edges, 5)
+    received = np.bincount(edges[:, 1], x[edges[:, 0]], minlength=5)
+    np.testing.assert_allclose(received, received.sum() / x.sum() * x, atol=1e-8)
+    assert (x > -1e-8).all()
+
+
 def test_where_all_matter_alike_weights_are_one():
     ring = np.array([(i, (i + d) % 6) for i in range(6) for d in (1, 5)])
     edges, features = centrality.weights(np.ones((6, 2)), ring, "degree")

@@ -13,9 +13,15 @@ from tests.contract import STEPS, Trained, assert_close, assert_equal, assert_pr
 
 METHODS = list(configs.experiments())
 # What the engine does around a loss is tried on each kind of state it finds; with `make test-all` on every method.
+# Sharded parameters, too: in two processes (`test_processes`) every method has them.
 KINDS = ("byol", "deepcluster", "dino", "graphcl", "mae", "moco", "simclr")
-of_engine = pytest.mark.parametrize(
-    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in METHODS], indirect=True
+of_kind = lambda name, *more: pytest.param(name, *more, marks=[] if name in KINDS else pytest.mark.slow)
+of_engine = pytest.mark.parametrize("name", [of_kind(name) for name in METHODS], indirect=True)
+on_eight_devices = pytest.mark.parametrize(
+    "name, mesh",
+    [(name, (8, 1)) for name in METHODS] + [of_kind(name, (2, 4)) for name in METHODS],
+    ids=[*(f"{name}, 8 devices" for name in METHODS), *(f"{name}, 2 x 4, sharded parameters" for name in METHODS)],
+    indirect=["name"],
 )
 
 
@@ -38,13 +44,14 @@ def test_loss_is_finite_and_falls(name):
     assert after < before
 
 
-@pytest.mark.parametrize("mesh", [(8, 1), (2, 4)], ids=["8 devices", "2 x 4, sharded parameters"])
+@on_eight_devices
 def test_number_of_devices_changes_nothing(name, mesh):
     one, many = trained(name), trained(name, mesh)
     assert_close(one.losses, many.losses)
     assert_close(one.end, many.end)
 
 
+@of_engine
 def test_parameters_are_sharded_where_the_mesh_says(name):
     state = trained(name, (2, 4)).state
     largest = max(jax.tree.leaves(state.params), key=lambda x: x.size)
@@ -63,7 +70,7 @@ def test_state_is_donated(name):
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
 
 
-@pytest.mark.parametrize("mesh", [(8, 1), (2, 4)], ids=["8 devices", "2 x 4, sharded parameters"])
+@on_eight_devices
 def test_only_embeddings_cross_devices(name, mesh):
     many = trained(name, mesh)
     embeddings = many.out.get("embedding", many.out["features"]).size
@@ -197,4 +204,4 @@ def test_checkpoint_holds_everything(name, tmp_path):
         return jax.device_get(state)
 
     assert_equal(one.end, resume(one))
-    assert_close(one.end, resume(trained(name, (2, 4))))
+    assert_close(one.end, resume(trained(name, (2, 4) if name in KINDS else (8, 1))))

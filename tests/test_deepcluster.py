@@ -19,8 +19,7 @@ from jssl.methods.deepcluster2 import DeepCluster2
 from jssl.nets.mlp import MLP
 from jssl.sharding import make_mesh
 from jssl.train import Stop, train
-from tests.contract import assert_close, assert_equal, make_run
-from tests.processes import Training, final_state, together
+from tests.contract import assert_equal, make_run
 
 NAMES = ("deepcluster", "deepcluster2")
 
@@ -156,15 +155,3 @@ def test_a_run_that_stops_at_a_clustering_goes_on_bit_by_bit(name, tmp_path, mon
             patch.setattr(Stop, "asked", lambda self, call, at=at: call == at)
             assert train(config, tmp_path / str(at)) is None
         assert_equal(whole, train(config, tmp_path / str(at)))
-
-
-@pytest.mark.parametrize("name", ["deepcluster", pytest.param("deepcluster2", marks=pytest.mark.slow)])
-def test_two_processes_find_the_clusters_of_one(name, tmp_path):
-    cadences = {"train.refresh_every": 2, "train.steps": 3, "checkpoint.every": 3, "eval.every": 0, "log_every": 1}
-    assert [run.wait() for run in together(f"{name}:tiny", tmp_path / "two", cadences)] == [0, 0]
-    assert Training(f"{name}:tiny", tmp_path / "one", cadences).wait() == 0
-    one, two = final_state(tmp_path / "one"), final_state(tmp_path / "two")
-    np.testing.assert_array_equal(one["carry/labels"], two["carry/labels"])
-    if name == "deepcluster":  # in the whitened space, where the rounding of weak directions is large too
-        np.testing.assert_allclose(one.pop("carry/centroids"), two.pop("carry/centroids"), atol=1e-3)
-    assert_close(one, two)

@@ -291,11 +291,24 @@ def test_table_has_encoders_down_and_tasks_across():
         [score("trained", "knn", 0.931), score("pixels", "knn", 1), score("pixels", "fewshot-1", 0.5)]
     )
     assert text.splitlines() == [
-        "accuracy in %         k-NN  1 label per class",
-        "-------------  -----------  -----------------",
-        "trained         93.1 ± 0.2                   ",
-        "pixels         100.0 ± 0.2         50.0 ± 0.2",
+        "% ± stderr         k-NN  1 label per class",
+        "----------  -----------  -----------------",
+        "trained      93.1 ± 0.2                   ",
+        "pixels      100.0 ± 0.2         50.0 ± 0.2",
     ]
+
+
+def test_what_the_data_do_not_allow_is_left_out_and_said():
+    """A class of three examples, of which five were to be drawn."""
+    rare = np.where(np.arange(len(TRAIN[1])) < 3, TRAIN[1].max() + 1, TRAIN[1])
+    data = {"features": {"train": TRAIN[0], "test": TEST[0]}, "labels": {"train": rare, "test": TEST[1]}}
+    how = {"protocols": ["knn", "fewshot"], "shots": [1, 5], "fewshot_draws": 2}
+    with pytest.raises(ValueError, match="has 3 training examples; expected at least 5 per class"):
+        protocol.evaluate(**data, **how)
+    scores = protocol.evaluate(**data, **how, missing=(missing := {}))
+    assert [score["task"] for score in scores] == ["knn", "fewshot-1"]
+    assert list(missing) == ["5 labels per class"]
+    assert protocol.table(scores, missing).splitlines()[-1].startswith("5 labels per class is left out: class ")
 
 
 def refused(message, features=None, labels=None, **kw):

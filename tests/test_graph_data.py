@@ -1,5 +1,6 @@
 """Sources of graphs: every format, what is cleaned and said, and one line for each thing that cannot be."""
 
+import copyreg
 import os
 import pickle
 import re
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from jssl.data.graph import build, open_graphs
+from jssl.data.graph import build, each_split, open_graphs
+from jssl.data.planetoid import Matrix
 
 TRIANGLE = [[0, 1], [1, 2], [2, 0]]
 BOTH = [[1, 0], [2, 0], [0, 1], [2, 1], [0, 2], [1, 2]]
@@ -42,7 +44,7 @@ def test_self_loops_duplicates_and_lonely_nodes_are_said():
 def test_directed_edges_stay_as_they_are():
     graphs = graphs_of([*TRIANGLE, [0, 1]], directed=True)
     np.testing.assert_array_equal(graphs.edges, [[2, 0], [0, 1], [1, 2]])
-    assert graphs.said == ("1 duplicate edges left out",)
+    assert graphs.said == ("edges are directed", "1 duplicate edges left out")
 
 
 @pytest.mark.parametrize(
@@ -55,12 +57,52 @@ def test_directed_edges_stay_as_they_are():
         (np.eye(3), [[0.0, 1.0]], None, "here: edges are float64 [1, 2], expected whole numbers [E, 2]"),
         (np.eye(3), [[0, 1, 2]], None, "here: edges are int64 [1, 3], expected whole numbers [E, 2]"),
         (np.eye(4), [[0, 1], [1, 2]], [0, 2, 4], "here: edge 1 joins nodes of two graphs, 0 and 1"),
+        (np.ones(3), [[0, 1]], None, "here: features of nodes are float64 [3], expected numbers [n, F], F >= 1"),
+        (np.ones((3, 0)), [[0, 1]], None, "here: features of nodes are float64 [3, 0], expected numbers [n, F]"),
+        (np.array([["a"], ["b"]]), [[0, 1]], None, "here: features of nodes are <U1 [2, 1], expected numbers [n, F]"),
+        (np.eye(3), [[1, 1], [2, 2]], None, "here: all 2 edges are self-loops, expected edges between nodes"),
     ],
 )
 def test_what_cannot_be_is_one_line(x, edges, offsets, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         build("here", x, np.array(edges), offsets=offsets)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"labels": [0.0, 0.5, 1.0]}, "labels are float64, expected class numbers from 0, or -1 for none"),
+        ({"labels": [0.0, np.nan, 1.0]}, "labels are float64, expected class numbers from 0, or -1 for none"),
+        ({"labels": [0, -2, 1]}, "labels are int64, expected class numbers from 0, or -1 for none"),
+        ({"labels": [0, 1]}, "labels have 2 rows, expected one for each of the 3 nodes"),
+        ({"splits": {"train": [0]}}, "there is a split but no labels, expected both or neither"),
+        ({"labels": [0, 1, 0], "splits": {"train": [3]}}, "'train' of the split names node 3, but nodes are 0 to 2"),
+        ({"labels": [0, 1, 0], "splits": {"val": [-1]}}, "'val' of the split names node -1, but nodes are 0 to 2"),
+        ({"labels": [0, 1, 0], "splits": {"val": [0.5]}}, "'val' of the split is float64 [1], expected node numbers"),
+        ({"folds": np.zeros(2, int)}, "folds are [2], expected one for each of the 3 nodes"),
+    ],
+)
+def test_labels_and_splits_that_cannot_be_are_one_line(more, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        build("here", np.eye(3), np.array(TRIANGLE), **more)
+    assert "\n" not in str(error.value)
+
+
+def test_several_splits_lie_in_rows():
+    splits = {"train": np.array([[0, 1], [2, -1]]), "val": np.array([[3], [4]]), "test": np.array([5, 6])}
+    first, second = each_split(splits)
+    assert {name: rows.tolist() for name, rows in first.items()} == {"train": [0, 1], "val": [3], "test": [5, 6]}
+    assert {name: rows.tolist() for name, rows in second.items()} == {"train": [2], "val": [4], "test": [5, 6]}
+    assert each_split({}) == []
+    graphs = build("here", np.eye(7), np.array(TRIANGLE), labels=np.arange(7), splits=splits)
+    np.testing.assert_array_equal(graphs.train_labels, [0, 1, -1, -1, -1, -1, -1])
+
+
+def test_labels_of_nothing_are_none():
+    graphs = build("here", np.eye(3), np.array(TRIANGLE), labels=[-1, -1, -1])
+    assert graphs.labels is None
+    assert graphs.said == ("none of the nodes has a label",)
 
 
 def test_images_become_the_graph_of_their_nearest():
@@ -124,6 +166,39 @@ def test_a_pickle_that_asks_for_code_is_refused_and_nothing_runs(planetoid, call
         open_graphs(f"planetoid:{planetoid}")
     assert "\n" not in str(error.value)
     assert not trace.exists()
+
+
+def test_a_pickle_cannot_change_what_it_builds_with(planetoid):
+    """The opcode BUILD sets attributes of whatever is on the stack: of a class, or of a function."""
+    build = lambda name: b"c" + name + b"\n(N}X\x05\x00\x00\x00shapeK\x01stb."
+    for name in b"scipy.sparse.csr\ncsr_matrix", b"_codecs\nencode", b"copy_reg\n_reconstructor", b"numpy\nndarray":
+        (planetoid / "ind.small.graph").write_bytes(b"\x80\x02" + build(name))
+        with pytest.raises(ValueError, match=r"ind\.small\.graph is not one of planetoid's files"):
+            open_graphs(f"planetoid:{planetoid}")
+    assert not hasattr(Matrix, "shape")
+    assert not hasattr(copyreg._reconstructor, "shape")
+
+
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("ally", np.eye(2)[[0, 1, 0]], "ind.small.ally has 3 rows, expected one for each of the 5 nodes that it is of"),
+        ("y", np.eye(2), "ind.small.y has 2 rows, expected one for each of the 3 nodes that it is of"),
+        ("tx", csr_matrix(np.eye(1, 7)), "ind.small.ty has 2 rows, expected one for each of the 1 nodes"),
+        ("graph", {0: 3}, "the graph is not a dict of every node's list of neighbours' numbers"),
+        ("graph", {"anna": ["bert"]}, "the graph is not a dict of every node's list of neighbours' numbers"),
+        ("test.index", "6\n6\n", "test.index must name different nodes, from 5, which follow those of allx"),
+        ("test.index", "-1\n6\n", "test.index must name different nodes, from 5, which follow those of allx"),
+        ("test.index", "6\n", "ind.small.test.index has 1 rows, expected one for each of the 2 nodes"),
+        ("test.index", "6\n5.5\n", "line 2 of test.index is [5.5], expected whole numbers"),
+    ],
+)
+def test_planetoid_files_that_do_not_fit_are_one_line(planetoid, part, value, message):
+    content = value.encode() if isinstance(value, str) else pickle.dumps(value, protocol=2)
+    (planetoid / f"ind.small.{part}").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        open_graphs(f"planetoid:{planetoid}")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x02}q\x00."], ids=["empty", "garbage", "another thing"])
@@ -245,7 +320,7 @@ def test_npz_of_directed_edges(tmp_path):
     "arrays, message",
     [
         ({"x": np.eye(3)}, "expected an array `edges`, found x"),
-        ({"x": np.eye(3), "edges": TRIANGLE, "label": [0]}, "`label` has 1 rows, expected one for each of the 3 nodes"),
+        ({"x": np.eye(3), "edges": TRIANGLE, "label": [0]}, "labels have 1 rows, expected one for each of the 3 nodes"),
         ({"x": np.eye(3), "edges": TRIANGLE, "node_offsets": [1, 3]}, "expected numbers [G + 1] rising from 0"),
         (
             {"edges": TRIANGLE, "x_data": [1.0], "x_indices": [5], "x_indptr": [0, 1], "x_shape": [1, 2]},
@@ -255,11 +330,23 @@ def test_npz_of_directed_edges(tmp_path):
             {"edges": TRIANGLE, "x_data": [1.0], "x_indices": [0], "x_indptr": [0, 1], "x_shape": [3, 2]},
             "features in compressed rows do not fit their shape [3, 2]",
         ),
+        (
+            {"edges": TRIANGLE, "x_data": [1.0], "x_indices": [0], "x_indptr": [0, 2, 1, 1], "x_shape": [3, 2]},
+            "features in compressed rows do not fit their shape [3, 2]",
+        ),
     ],
 )
 def test_npz_mistakes_are_one_line(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         open_graphs(saved(tmp_path, **arrays))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", pickle.dumps({"edges": 1})], ids=["empty", "torn", "a pickle"])
+def test_npz_files_that_are_none_are_one_line(tmp_path, content):
+    (tmp_path / "graphs.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot be read as an \.npz of arrays; Python objects are not read") as error:
+        open_graphs(f"npz:{tmp_path / 'graphs.npz'}")
     assert "\n" not in str(error.value)
 
 
@@ -274,6 +361,28 @@ def test_edges_name_their_nodes(tmp_path):
     assert graphs.names == ("anna", "bert", "carl")
     assert len(graphs.edges) == 4
     assert graphs.said == ("no features: every node has a 1",)
+
+
+def test_a_row_of_words_above_numbers_is_a_header(tmp_path):
+    path = written(tmp_path, "edges.csv", "citing,cited\n10,20\n20,30\n")
+    assert open_graphs(f"edges:{path}").names == ("10", "20", "30")
+    path = written(tmp_path, "words.csv", "citing,cited\nanna,20\n")
+    assert open_graphs(f"edges:{path}").names == ("citing", "cited", "anna", "20")
+
+
+def test_edges_may_be_directed(tmp_path):
+    edges = written(tmp_path, "edges.csv", "anna,bert\nbert,carl\n")
+    nodes = written(tmp_path, "nodes.csv", "id,age\nanna,1\nbert,2\ncarl,3\n")
+    for spec in f"edges:{edges},directed", f"edges:{edges},{nodes},directed":
+        graphs = open_graphs(spec)
+        np.testing.assert_array_equal(graphs.edges, [[0, 1], [1, 2]])
+        assert "edges are directed" in graphs.said
+
+
+def test_a_file_of_bytes_is_no_table(tmp_path):
+    (tmp_path / "edges.csv").write_bytes(b"\xff\xfe\x00a,b\n")
+    with pytest.raises(ValueError, match=r"edges\.csv is not text, expected a CSV in UTF-8"):
+        open_graphs(f"edges:{tmp_path / 'edges.csv'}")
 
 
 def test_edges_with_a_table_of_nodes(tmp_path):

@@ -11,7 +11,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
 
 from jssl.data.graph import build
-from jssl.evals import links, nodes
+from jssl.evals import graphs, links, nodes
 from jssl.evals.cluster import cluster
 from jssl.evals.svm import COSTS, svm
 
@@ -181,6 +181,38 @@ def test_forms_are_of_mean_square_one():
 def test_the_scale_of_raw_features_is_without_effect():
     small, large = (nodes.probe(scale * NODES, CLASSES, SPLITS[:1], forms=["raw"]) for scale in (0.25, 4096))
     assert small["accuracy"] == large["accuracy"]
+
+
+def of_nodes(splits):
+    return build("here", NODES, np.array([[0, 1], [1, 2]]), labels=CLASSES, splits=splits)
+
+
+def test_splits_that_come_with_a_graph_are_all_used():
+    parts = [nodes.random_splits(CLASSES, 2, 0.2, 0.2, seed)[0] for seed in range(2)]
+    together = {name: np.stack([part[name] for part in parts]) for name in nodes.PARTS}
+    graph = of_nodes(together)
+    for made, given in zip(graphs.node_splits(graph, 7, 0), parts, strict=True):
+        for name in nodes.PARTS:
+            np.testing.assert_array_equal(made[name], given[name])
+    score = graphs.linear("trained", NODES, graph, None, 0)
+    assert score["draws"] == 2
+    assert score["settings"]["split"] == "that came with the graph"
+
+
+def test_without_validation_nodes_a_fifth_of_the_training_nodes_are():
+    [given] = nodes.random_splits(CLASSES, 1, 0.4, 0.1)
+    graph = of_nodes({"train": given["train"], "test": given["test"]})
+    [made] = graphs.node_splits(graph, 7, 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([made["train"], made["val"]])), given["train"])
+    assert 0.1 < len(made["val"]) / len(given["train"]) < 0.3
+    assert "a stratified fifth" in graphs.linear("trained", NODES, graph, None, 0)["settings"]["split"]
+    assert len(graphs.node_splits(of_nodes({}), 7, 0)) == 7
+
+
+def test_raw_features_of_a_graph_are_the_sum_of_its_nodes_and_of_none_nothing():
+    x = np.arange(10.0).reshape(5, 2)
+    made = build("here", x, np.array([[0, 1], [3, 4]]), offsets=[0, 2, 2, 5, 5])
+    np.testing.assert_array_equal(graphs.raw(made), [x[:2].sum(0), [0, 0], x[2:].sum(0), [0, 0]])
 
 
 def test_what_is_wrong_with_splits_is_one_line():

@@ -9,16 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from jssl.augment.graph import Drop, Whole, choose, share
+from jssl.augment.graph import Drop, Whole, choose
 from jssl.augment.graph import GraphCL as Views
 from jssl.losses import nt_xent
 from jssl.method import Time
-from jssl.methods import infograph
+from jssl.methods import graphmae, infograph
 from jssl.methods.bgrl import BGRL, distance
 from jssl.methods.dgi import DGI, jensen_shannon, scores, shuffled
 from jssl.methods.grace import GRACE
 from jssl.methods.graphcl import GraphCL, contrast
-from jssl.methods.graphmae import GraphMAE, as_one, scaled_cosine_error
+from jssl.methods.graphmae import GraphMAE, scaled_cosine_error
 from jssl.methods.infograph import InfoGraph, local_global
 from jssl.nets.graph import GNN, of_nodes, readout, roots
 from jssl.nets.net import apply_net, init_net
@@ -260,10 +260,11 @@ def test_hidden_nodes_have_the_token_or_anothers_features(masked):
         assert (node == seen).all(1).any()
 
 
-def test_so_many_nodes_of_a_row_are_hidden_whichever_graphs_they_are_of():
+def test_so_many_nodes_of_a_batch_are_hidden_whichever_graphs_they_are_of():
     graph = choose(jax.jit(Whole())(jax.random.key(0), SETS), 0)
-    found = np.stack([share(jax.random.key(seed), as_one(graph), 0.75) for seed in range(20)])
-    assert (found.sum(2) == int(0.75 * 29)).all()
+    hide = jax.jit(lambda rng: graphmae.share(rng, graph, graph["nodes"] > 0, 0.75))
+    found = np.stack([hide(jax.random.key(seed)) for seed in range(20)])
+    assert (found.sum((1, 2)) == int(0.75 * 4 * 29)).all()
     assert not found[:, SETS["nodes"] == 0].any()
     first = (found * (SETS["graph"] == 0)).sum(2)
     assert first.min() < 6 < first.max()  # of 8 nodes

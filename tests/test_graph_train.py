@@ -173,6 +173,22 @@ def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
     assert "Not made yet" not in page
 
 
+def test_what_does_not_suit_the_encoder_is_one_line(trained, tmp_path):
+    workdir, _ = trained
+    with pytest.raises(ValueError, match=r"digits holds .* images, but the encoder was trained on data"):
+        embed(workdir, "digits", tmp_path / "x.npz")
+    np.savez(tmp_path / "narrow.npz", x=np.eye(3), edges=[[0, 1], [1, 2]], label=[0, 1, 0])
+    with pytest.raises(ValueError, match="has nodes of 3 features; expected 64, as the encoder was trained on"):
+        evaluate(workdir, data=f"npz:{tmp_path}/narrow.npz")
+    with pytest.raises(ValueError, match="--test digits: test nodes come with a graph"):
+        evaluate(workdir, test="digits")
+    for name, value in ("share", 0.5), ("eval_source", "digits"):
+        made = config()
+        made.data[name] = value
+        with pytest.raises(ValueError, match=rf"data\.{name}=.* is for images"):
+            open_data(made)
+
+
 def test_accumulation_of_one_graph_is_refused():
     source = data.open_source(SOURCE)
     made = config()

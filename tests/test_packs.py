@@ -144,9 +144,9 @@ def test_more_padding_changes_no_random_view(graphs, augment):
 
 def test_features_become_shares_where_asked():
     graph = build("here", np.array([[1.0, 3.0], [0.0, 0.0], [2.0, 0.0]]), np.array([[0, 1], [1, 2]]))
-    x = Evaluation(normalise=True)({**graph.arrays, "x": jnp.asarray(graph.arrays["x"])})["x"]
+    x = Evaluation(normalise="shares")({**graph.arrays, "x": jnp.asarray(graph.arrays["x"])})["x"]
     np.testing.assert_allclose(x[0], [[0.25, 0.75], [0, 0], [1, 0]])
-    views = Drop((0.0,), (0.0,), normalise=True)(jax.random.key(0), graph.arrays)["x"]
+    views = Drop((0.0,), (0.0,), normalise="shares")(jax.random.key(0), graph.arrays)["x"]
     np.testing.assert_allclose(views[0, 0], x[0])
 
 

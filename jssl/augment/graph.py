@@ -18,44 +18,78 @@ def choose(views, v):
     return {**{name: views[name] for name in PASSED}, **{name: views[name][:, v] for name in CHANGED}}
 
 
-def draw(rng, shape, of=jax.random.uniform):
-    """Random numbers [R, ...], each row's by a key of its own: how much padding follows them changes none."""
-    return jax.vmap(lambda key: of(key, shape[1:]))(jax.random.split(rng, shape[0]))
+def draw(rng, graph, of="nodes", shape=(), by=jax.random.uniform):
+    """Random numbers of every node or edge, [R, n or E, *shape], by a key of its graph's number and its place therein.
+
+    So neither the row that a graph lies in nor what lies beside it changes any: on any number of devices they are the
+    same.
+    """
+    member = graph["graph"]
+    if of == "edges":
+        member = jax.vmap(lambda member, i: jnp.take(member, i, mode="clip"))(member, graph["receivers"])
+
+    def row(index, member):
+        place = jnp.arange(len(member)) - jnp.searchsorted(member, member)
+        fold_in = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = jax.vmap(jax.random.fold_in)(fold_in(rng, index[member]), place)
+        return jax.vmap(lambda key: by(key, shape))(keys)
+
+    return jax.vmap(row)(graph["index"], member)
 
 
-def shares(batch):
-    """The same with each node's features divided by their sum, as citation graphs are prepared; zeros stay."""
-    x = batch["x"]
+def shares(x, there):
+    """Each node's features divided by their sum, as citation graphs are prepared; zeros stay."""
     total = jnp.sum(jnp.abs(x), -1, keepdims=True)
-    return {**batch, "x": x / jnp.where(total > 0, total, 1)}
+    return x / jnp.where(total > 0, total, 1)
+
+
+def standard(x, there):
+    """Features of mean 0 and deviation 1 over the batch's nodes, as BGRL prepares WikiCS; constant ones become 0."""
+    there = there[..., None]
+    count = jnp.maximum(jnp.sum(there), 1)
+    x = (x - jnp.sum(x * there, (0, 1)) / count) * there
+    deviation = jnp.sqrt(jnp.sum(x * x, (0, 1)) / count)
+    return x / jnp.where(deviation > 1e-6, deviation, 1)
+
+
+FORMS = {"shares": shares, "standard": standard}
+
+
+def prepared(batch, form):
+    """The batch with its features in one of `FORMS`, or as they are where `form` is None."""
+    if form is None:
+        return batch
+    if form not in FORMS:
+        raise ValueError(f"normalise is {form!r}, expected None or one of {', '.join(FORMS)}")
+    return {**batch, "x": FORMS[form](batch["x"], batch["nodes"])}
 
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """Every graph as it is: the one view of methods that corrupt graphs themselves. normalise: see `shares`."""
+    """Every graph as it is: the one view of methods that corrupt graphs themselves. normalise: see `prepared`."""
 
-    normalise: bool = False
+    normalise: str | None = None
 
     def __call__(self, rng, batch):
-        batch = shares(batch) if self.normalise else batch
+        batch = prepared(batch, self.normalise)
         return {name: batch[name] for name in PASSED} | {name: batch[name][:, None] for name in CHANGED}
 
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """Two views, each without some directed edges, and with some features at 0 in all nodes of a row (GRACE, Zhu et
+    """Two views, each without some directed edges, and with some features at 0 in all nodes of the batch (GRACE, Zhu et
     al., 2020; arXiv:2006.04131, section 3.2; BGRL).
 
     edges, features: probabilities, one per view. adaptive: the batch holds 'edge_weight' [R, E] and 'feature_weight'
     [R, F] of mean 1, by which the probabilities are multiplied, up to `most` (GCA; arXiv:2010.14945, section 3.2).
-    normalise: see `shares`.
+    normalise: see `prepared`.
     """
 
     edges: tuple[float, ...] = (0.2, 0.4)
     features: tuple[float, ...] = (0.3, 0.4)
     adaptive: bool = False
     most: float = 0.7
-    normalise: bool = False
+    normalise: str | None = None
 
     def __post_init__(self):
         if len(self.edges) != len(self.features):
@@ -66,10 +100,12 @@ class Drop:
     def __call__(self, rng, batch):
         if self.adaptive and "edge_weight" not in batch:
             raise ValueError("adaptive views need weights of edges and features; expected data.centrality='degree'")
-        batch = shares(batch) if self.normalise else batch
-        rng_edges, rng_features = jax.random.split(rng)
-        edges = self.kept(rng_edges, self.edges, batch["edges"].shape, batch.get("edge_weight"))
-        features = self.kept(rng_features, self.features, batch["x"].shape[::2], batch.get("feature_weight"))
+        batch = prepared(batch, self.normalise)
+        rng_edges, rng_features = (jax.random.split(key, len(self.edges)) for key in jax.random.split(rng))
+        u = jnp.stack([draw(key, batch, "edges") for key in rng_edges], 1)  # [R, V, E]
+        edges = self.kept(u, self.edges, batch.get("edge_weight"))
+        u = jnp.stack([jax.random.uniform(key, batch["x"].shape[-1:]) for key in rng_features])[None]  # [1, V, F]
+        features = self.kept(u, self.features, batch.get("feature_weight"))
         return {
             **{name: batch[name] for name in PASSED},
             "x": batch["x"][:, None] * features[:, :, None],
@@ -77,16 +113,16 @@ class Drop:
             "edges": batch["edges"][:, None] * edges,
         }
 
-    def kept(self, rng, p, shape, weight):
-        """1 where something stays, 0 where it goes, float32 [R, V, shape[1]]."""
+    def kept(self, u, p, weight):
+        """1 where something stays, 0 where it goes, float32 [R, V, K]. u: uniform numbers; weight: [R, K]."""
         p = jnp.array(p)[:, None]  # [V, 1]
         if self.adaptive:
             p = jnp.minimum(p * weight[:, None], self.most)
-        u = jnp.stack([draw(key, shape) for key in jax.random.split(rng, len(self.edges))], 1)
         return (u >= p).astype(jnp.float32)
 
 
 KINDS = ("none", "nodes", "edges", "attributes", "subgraph")
+RANDOM = {f"random{k}": ("nodes", "subgraph", "edges", "attributes")[:k] for k in (2, 3, 4)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,26 +131,44 @@ class GraphCL:
 
     "nodes" leaves out the share `ratio` of a graph's nodes with their edges, "edges" of its edges, "attributes" puts
     noise of mean and deviation 0.5 in place of its nodes' features, "subgraph" keeps the share `kept` of its nodes,
-    grown from a random one over its edges, "none" changes nothing. Nodes that this leaves without an edge go too, as in
-    the authors' code, but for "none" and "attributes". A graph keeps one node at least. normalise: see `shares`.
+    grown from a random one over its edges, "none" changes nothing. "random2", "random3" and "random4", as the authors'
+    code has them, draw for each graph one of nodes and subgraph, of these and edges, of these and attributes. Nodes
+    that this leaves without an edge stay. normalise: see `prepared`.
     """
 
     kinds: tuple[str, str] = ("nodes", "subgraph")
     ratio: float = 0.1
     kept: float = 0.2
-    normalise: bool = False
+    normalise: str | None = None
 
     def __post_init__(self):
         for kind in self.kinds:
-            if kind not in KINDS:
-                raise ValueError(f"kinds={self.kinds}: {kind!r} is not one of {', '.join(KINDS)}")
+            if kind not in (*KINDS, *RANDOM):
+                raise ValueError(f"kinds={self.kinds}: {kind!r} is not one of {', '.join((*KINDS, *RANDOM))}")
 
     def __call__(self, rng, batch):
-        batch = shares(batch) if self.normalise else batch
+        batch = prepared(batch, self.normalise)
         keys = jax.random.split(rng, len(self.kinds))
-        made = [getattr(self, kind)(key, batch) for kind, key in zip(self.kinds, keys, strict=True)]
-        stacked = {name: jnp.stack([{**batch, **view}[name] for view in made], 1) for name in CHANGED}
+        made = [self.view(kind, key, batch) for kind, key in zip(self.kinds, keys, strict=True)]
+        stacked = {name: jnp.stack([view[name] for view in made], 1) for name in CHANGED}
         return {**{name: batch[name] for name in PASSED}, **stacked}
+
+    def view(self, kind, rng, batch):
+        """{name: array} of what views change."""
+        if kind in RANDOM:
+            return self.drawn(RANDOM[kind], rng, batch)
+        return {name: {**batch, **getattr(self, kind)(rng, batch)}[name] for name in CHANGED}
+
+    def drawn(self, kinds, rng, batch):
+        """The view of one of the kinds, drawn for each graph."""
+        rng, *keys = jax.random.split(rng, len(kinds) + 1)
+        made = [self.view(kind, key, batch) for kind, key in zip(kinds, keys, strict=True)]
+        draw = lambda graph: jax.random.randint(jax.random.fold_in(rng, graph), (), 0, len(kinds))
+        at = jax.vmap(lambda x, i: jnp.take(x, i, mode="clip"))
+        nodes = at(jax.vmap(jax.vmap(draw))(batch["index"]), batch["graph"])
+        which = {"nodes": nodes, "x": nodes[..., None], "edges": at(nodes, batch["receivers"])}
+        pick = lambda name: [which[name] == i for i in range(len(kinds))]
+        return {name: jnp.select(pick(name), [view[name] for view in made]) for name in CHANGED}
 
     def none(self, rng, batch):
         return {}
@@ -122,14 +176,15 @@ class GraphCL:
     def attributes(self, rng, batch):
         rng_nodes, rng_noise = jax.random.split(rng)
         changed = share(rng_nodes, batch, self.ratio)[..., None]
-        noise = 0.5 + 0.5 * draw(rng_noise, batch["x"].shape, jax.random.normal)
+        noise = 0.5 + 0.5 * draw(rng_noise, batch, shape=batch["x"].shape[-1:], by=jax.random.normal)
         return {"x": jnp.where(changed, noise, batch["x"])}
 
     def edges(self, rng, batch):
         there = batch["edges"] > 0
         graph = jax.vmap(lambda of, i: jnp.take(of, i, mode="clip"))(batch["graph"], batch["receivers"])
-        lost = lowest(draw(rng, there.shape), there, graph, batch["index"].shape[1], self.ratio)
-        return connected(batch, batch["edges"] * ~lost)
+        score = draw(rng, batch, "edges", by=jax.random.bits)
+        lost = lowest(score, there, graph, batch["index"].shape[1], self.ratio)
+        return {"edges": batch["edges"] * ~lost}
 
     def nodes(self, rng, batch):
         return induced(batch, (batch["nodes"] > 0) & ~share(rng, batch, self.ratio))
@@ -140,8 +195,8 @@ class GraphCL:
 
 def share(rng, batch, part):
     """bool [R, n]: a random `part` of every graph's nodes, rounded down."""
-    there = batch["nodes"] > 0
-    return lowest(draw(rng, there.shape), there, batch["graph"], batch["index"].shape[1], part)
+    score = draw(rng, batch, by=jax.random.bits)
+    return lowest(score, batch["nodes"] > 0, batch["graph"], batch["index"].shape[1], part)
 
 
 def lowest(score, there, graph, graphs, part):
@@ -165,7 +220,7 @@ def grown(rng, batch, part):
     """
     graphs, n = batch["index"].shape[1], batch["nodes"].shape[1]
 
-    def row(rng, nodes, graph, senders, receivers, edges):
+    def row(keys, nodes, graph, senders, receivers, edges):
         there = nodes > 0
         graph = jnp.where(there, graph, graphs)
         count = jax.ops.segment_sum(nodes, graph, graphs + 1)
@@ -175,7 +230,8 @@ def grown(rng, batch, part):
             """One more node of every graph that lacks any, by the highest random score."""
             neighbour = jax.ops.segment_max(jnp.where(edges > 0, kept[senders], 0), receivers, n) > 0
             may = jnp.where(i == 0, there, neighbour & there) & ~kept
-            score = jnp.where(may, jax.random.uniform(jax.random.fold_in(rng, i), (n,)) + 1, 0)
+            score = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, i)))(keys)
+            score = jnp.where(may, score + 1, 0)
             best = jax.ops.segment_max(score, graph, graphs + 1)
             lacks = jax.ops.segment_sum(kept.astype(jnp.float32), graph, graphs + 1) < wanted
             return kept | (may & (score == best[graph]) & lacks[graph])
@@ -184,36 +240,23 @@ def grown(rng, batch, part):
         return jax.lax.fori_loop(0, steps, add, jnp.zeros(n, bool))
 
     fields = (batch[name] for name in ("nodes", "graph", "senders", "receivers", "edges"))
-    return jax.vmap(row)(jax.random.split(rng, len(batch["nodes"])), *fields)
+    return jax.vmap(row)(draw(rng, batch, by=lambda key, shape: key), *fields)
 
 
 def induced(batch, kept):
     """The graphs of the nodes `kept`, bool [R, n], and of the edges between them."""
     sender = jax.vmap(lambda k, i: k[i])(kept, batch["senders"])
     receiver = jax.vmap(lambda k, i: jnp.take(k, i, mode="fill", fill_value=False))(kept, batch["receivers"])
-    return connected({**batch, "nodes": batch["nodes"] * kept}, batch["edges"] * (sender & receiver))
-
-
-def connected(batch, edges):
-    """The same with these edges, without the nodes that have none; a graph that would lose all keeps its nodes."""
-    graphs, n = batch["index"].shape[1], batch["nodes"].shape[1]
-
-    def row(nodes, graph, senders, receivers, edges):
-        joined = jnp.zeros(n, bool).at[receivers].max(edges > 0, mode="drop").at[senders].max(edges > 0)
-        left = jax.ops.segment_max((joined & (nodes > 0)).astype(jnp.int32), graph, graphs + 1)[graph] > 0
-        return jnp.where(left, nodes * joined, nodes)
-
-    fields = (batch[name] for name in ("graph", "senders", "receivers"))
-    nodes = jax.vmap(row)(batch["nodes"], *fields, edges)
-    return {"nodes": nodes, "edges": edges, "x": batch["x"] * nodes[..., None]}
+    nodes = batch["nodes"] * kept
+    return {"nodes": nodes, "edges": batch["edges"] * (sender & receiver), "x": batch["x"] * nodes[..., None]}
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Evaluation's view: a batch of graphs -> the same, as networks take it. normalise: see `shares`."""
+    """Evaluation's view: a batch of graphs -> the same, as networks take it. normalise: see `prepared`."""
 
-    normalise: bool = False
+    normalise: str | None = None
 
     def __call__(self, batch):
-        batch = shares(batch) if self.normalise else batch
+        batch = prepared(batch, self.normalise)
         return {name: batch[name] for name in (*PASSED, *CHANGED)}

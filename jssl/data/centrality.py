@@ -3,7 +3,7 @@ arXiv:2010.14945, section 3.2)."""
 
 import numpy as np
 from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import eigs, eigsh
 
 from jssl.config import nearest
 
@@ -26,9 +26,17 @@ def pagerank(edges, n):
 
 
 def eigenvector(edges, n):
-    """The adjacency matrix's leading eigenvector, of positive sum. Of an undirected graph -> float64 [n]"""
+    """The adjacency matrix's leading eigenvector, of positive sum: a node's is in proportion to the sum of those that
+    send to it -> float64 [n]"""
     matrix = coo_matrix((np.ones(len(edges)), (edges[:, 1], edges[:, 0])), (n, n)).tocsr()
-    x = np.linalg.eigh(matrix.toarray())[1][:, -1] if n <= FEW else eigsh(matrix, 1, which="LA", v0=np.ones(n))[1][:, 0]
+    symmetric = (matrix != matrix.T).nnz == 0
+    if n <= FEW:
+        values, vectors = np.linalg.eigh(matrix.toarray()) if symmetric else np.linalg.eig(matrix.toarray())
+        x = vectors[:, np.argmax(values.real)].real
+    elif symmetric:
+        x = eigsh(matrix, 1, which="LA", v0=np.ones(n))[1][:, 0]
+    else:
+        x = eigs(matrix, 1, which="LR", v0=np.ones(n))[1][:, 0].real
     return x * np.sign(x.sum())
 
 

@@ -16,7 +16,7 @@ FORMS = {
     "planetoid": "planetoid:FOLDER[@NAME]",
     "tu": "tu:FOLDER",
     "npz": "npz:FILE",
-    "edges": "edges:FILE[,NODES]",
+    "edges": "edges:FILE[,NODES][,directed]",
 }
 
 
@@ -27,9 +27,10 @@ class Graphs:
     x: float32 [n, F], features of the nodes; edges: int32 [E, 2], sender and receiver, ordered by receiver, an
     undirected edge in both directions, without self-loops and duplicates; offsets: int64 [G + 1]; labels: int32, of the
     nodes [n] where there is one graph, of the graphs [G] where there are more, -1 where there is none, or None.
-    splits: {"train", "val", "test": int64 numbers of labelled nodes}, where the data come with one; folds: int32 [G],
-    the graphs' test folds, -1 for none, or None. said: what was made of the data, a line each. weights: {"edges":
-    float32 [E], "features": float32 [F]} for views that spare what matters, or None.
+    splits: {"train", "val", "test": int64 numbers of labelled nodes}, where the data come with one, or with several in
+    rows, see `each_split`; folds: int32 [G], the graphs' test folds, -1 for none, or None. said: what was made of the
+    data, a line each. weights: {"edges": float32 [E], "features": float32 [F]} for views that spare what matters, or
+    None.
     """
 
     spec: str
@@ -141,12 +142,21 @@ class Graphs:
         return dataclasses.replace(self, weights={"edges": edges, "features": features})
 
 
+def each_split(splits):
+    """[{"train", ...: numbers}, ...]: the one split, or as many as a part has rows [S, k]; parts of one row, or of one
+    axis, are of all, and -1 is padding."""
+    parts = {name: np.atleast_2d(rows) for name, rows in splits.items()}
+    count = max(map(len, parts.values()), default=0)
+    row = lambda rows, i: rows[i if len(rows) > 1 else 0]
+    return [{name: row(rows, i)[row(rows, i) >= 0] for name, rows in parts.items()} for i in range(count)]
+
+
 def known(labels, splits):
-    """The labels of the training nodes, -1 for all others; all of them where there is no split."""
+    """The labels of the training nodes, of the first split, -1 for all others; all of them where there is no split."""
     if "train" not in splits:
         return labels
-    hidden = np.full_like(labels, -1)
-    hidden[splits["train"]] = labels[splits["train"]]
+    hidden, train = np.full_like(labels, -1), each_split(splits)[0]["train"]
+    hidden[train] = labels[train]
     return hidden
 
 
@@ -156,10 +166,12 @@ def open_graphs(spec):
     knn: the graph of every image's nearest neighbours in another source. pixels: a graph of each image, its pixels that
     are not black joined to those beside them. planetoid: the raw ind.NAME.* files, whose
     pickles are read without running anything in them. tu: the raw text files of the TU collection. npz: CSR features
-    (x_data, x_indices, x_indptr, x_shape) or `x`, `edges` [E, 2] and `label`, train_idx, val_idx, test_idx; or packs of
-    graphs with node_offsets, node_label, graph_label and fold; undirected unless `directed` is there and true. edges: a
-    CSV of two columns of node names, with a header or without; NODES: a CSV with a header, `id`, perhaps `label`, and
-    columns of features. -> Graphs. Raises ValueError or FileNotFoundError, one line.
+    (x_data, x_indices, x_indptr, x_shape) or `x`, `edges` [E, 2] and `label`, train_idx, val_idx, test_idx, [k] or for
+    several splits [S, k]; or packs of graphs with node_offsets, node_label, graph_label and fold, which
+    `jssl.evals.svm` takes (`jssl eval` shuffles its own, as the papers do); undirected unless `directed` is there and
+    true. edges: a CSV of two columns of node names, with a header or without; NODES: a CSV with a header, `id`, perhaps
+    `label`, and columns of features; undirected unless the word directed follows. -> Graphs. Raises ValueError or
+    FileNotFoundError, one line.
     """
     kind, _, rest = spec.partition(":")
     if kind not in FORMS or not rest:
@@ -171,9 +183,16 @@ def open_graphs(spec):
 
 def build(spec, x, edges, *, offsets=None, directed=False, **more):
     """Checks and cleans what a reader found -> Graphs. edges: whole numbers [E, 2], as they were; the rest as there."""
-    x, edges = np.asarray(x, np.float32), np.asarray(edges)
-    n, said = len(x), list(more.pop("said", ()))
+    x, edges = np.asarray(x), np.asarray(edges)
+    if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "biuf":
+        raise ValueError(f"{spec}: features of nodes are {x.dtype} {list(x.shape)}, expected numbers [n, F], F >= 1")
+    x, n, said = x.astype(np.float32), len(x), list(more.pop("said", ()))
     offsets = np.array([0, n]) if offsets is None else np.asarray(offsets, np.int64)
+    many, things = (n, "nodes") if len(offsets) == 2 else (len(offsets) - 1, "graphs")
+    labels = _labels(spec, more.pop("labels", None), many, things, said)
+    _check_splits(spec, more.get("splits", {}), labels)
+    if (folds := more.get("folds")) is not None and np.shape(folds) != (many,):
+        raise ValueError(f"{spec}: folds are {list(np.shape(folds))}, expected one for each of the {many:,} {things}")
     if not np.isfinite(x).all():
         node, feature = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(f"{spec}: feature {feature} of node {node} is {x[node, feature]}, expected finite numbers")
@@ -190,6 +209,10 @@ def build(spec, x, edges, *, offsets=None, directed=False, **more):
         raise ValueError(f"{spec}: edge {edge} joins nodes of two graphs, {of[edge, 0] - 1} and {of[edge, 1] - 1}")
 
     edges, before = edges[edges[:, 0] != edges[:, 1]].astype(np.int64), len(edges)
+    if not len(edges):
+        raise ValueError(f"{spec}: all {before:,} edges are self-loops, expected edges between nodes")
+    if directed:
+        said.append("edges are directed")
     if before > len(edges):
         said.append(f"{before - len(edges):,} self-loops left out")
     pairs = edges if directed else np.sort(edges, 1)
@@ -203,4 +226,34 @@ def build(spec, x, edges, *, offsets=None, directed=False, **more):
     alone = n - np.count_nonzero(np.bincount(pairs.ravel(), minlength=n))
     if alone:
         said.append(f"{alone:,} nodes have no edges")
-    return Graphs(spec=spec, x=x, edges=pairs, offsets=offsets, said=tuple(said), **more)
+    return Graphs(spec=spec, x=x, edges=pairs, offsets=offsets, labels=labels, said=tuple(said), **more)
+
+
+def _labels(spec, labels, many, things, said):
+    """int32 [many], or None where there are none; adds to what is `said`."""
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape != (many,):
+        has = f"{len(labels):,} rows" if labels.ndim == 1 else f"shape {list(labels.shape)}"
+        raise ValueError(f"{spec}: labels have {has}, expected one for each of the {many:,} {things}")
+    whole = labels.dtype.kind in "biuf" and np.array_equal(labels, np.round(labels))  # NaN is not equal to itself
+    if not whole or labels.min(initial=0) < -1:
+        raise ValueError(f"{spec}: labels are {labels.dtype}, expected class numbers from 0, or -1 for none")
+    if labels.max(initial=-1) < 0:
+        said.append(f"none of the {things} has a label")
+        return None
+    return labels.astype(np.int32)
+
+
+def _check_splits(spec, splits, labels):
+    for name, rows in splits.items():
+        if labels is None:
+            raise ValueError(f"{spec}: there is a split but no labels, expected both or neither")
+        rows = np.asarray(rows)
+        if rows.ndim not in (1, 2) or rows.dtype.kind not in "iu":
+            raise ValueError(f"{spec}: {name!r} of the split is {rows.dtype} {list(rows.shape)}, expected node numbers")
+        least = -1 if rows.ndim == 2 else 0
+        if rows.size and not least <= rows.min() <= rows.max() < len(labels):
+            wrong = rows[(rows < least) | (rows >= len(labels))][0]
+            raise ValueError(f"{spec}: {name!r} of the split names node {wrong}, but nodes are 0 to {len(labels) - 1}")

@@ -58,24 +58,20 @@ def open_npz(spec, path):
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{spec}: there is no file {path}")
     try:
-        arrays = dict(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{spec}: cannot be read as an .npz of arrays ({error})") from None
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile):
+        raise ValueError(f"{spec}: cannot be read as an .npz of arrays; Python objects are not read") from None
     if "edges" not in arrays:
         raise ValueError(f"{spec}: expected an array `edges`, found {', '.join(arrays) or 'none'}")
     offsets, directed = arrays.get("node_offsets"), bool(arrays.get("directed", False))
     if offsets is not None and (offsets.ndim != 1 or len(offsets) < 2 or offsets[0] or (np.diff(offsets) < 0).any()):
         raise ValueError(f"{spec}: `node_offsets` is {list(offsets.shape)}, expected numbers [G + 1] rising from 0")
     x, said = _features(spec, arrays, offsets)
-    n, graphs = len(x), 1 if offsets is None else len(offsets) - 1
-    key, many, things = ("label", n, "nodes") if graphs == 1 else ("graph_label", graphs, "graphs")
-    labels = arrays.get(key)
-    if labels is not None:
-        as_many(spec, f"`{key}`", labels, many, things)
-    splits = {name: arrays.get(f"{name}_idx") for name in ("train", "val", "test")}
-    splits = {name: rows.astype(np.int64) for name, rows in splits.items() if rows is not None}
+    labels = arrays.get("label" if offsets is None or len(offsets) == 2 else "graph_label")
+    splits = {name: arrays[f"{name}_idx"] for name in ("train", "val", "test") if f"{name}_idx" in arrays}
     names = tuple(map(str, arrays["label_names"])) if "label_names" in arrays else None
-    more = {"labels": None if labels is None else labels.astype(np.int32), "label_names": names, "splits": splits}
+    more = {"labels": labels, "label_names": names, "splits": splits}
     return build(
         spec, x, arrays["edges"], offsets=offsets, directed=directed, folds=arrays.get("fold"), said=said, **more
     )
@@ -98,10 +94,11 @@ def _features(spec, arrays, offsets):
 
 def open_edges(spec, rest):
     """Names of nodes may be any text. Without a file of nodes they are those that edges name, in that order."""
-    path, _, nodes = rest.partition(",")
+    path, *tail = rest.split(",")
+    directed = tail[-1:] == ["directed"]
+    nodes = ",".join(tail[:-1] if directed else tail)
     rows = _csv(spec, path)
-    if rows and len(rows[0]) >= 2 and [cell.lower() for cell in rows[0][:2]] in HEADERS:
-        rows = rows[1:]
+    rows = rows[1:] if _is_header(rows) else rows
     for line, row in enumerate(rows):
         if len(row) < 2:
             raise ValueError(f"{spec}: line {line + 1} of the edges is {','.join(row)!r}, expected two names of nodes")
@@ -116,10 +113,20 @@ def open_edges(spec, rest):
             if cell not in number:
                 raise ValueError(f"{spec}: the edge {','.join(row[:2])} names a node {cell!r} that is not in {nodes}")
     edges = np.array([[number[cell] for cell in row[:2]] for row in rows], np.int64).reshape(-1, 2)
-    return build(spec, x, edges, labels=labels, label_names=label_names, names=tuple(names), said=said)
+    more = {"labels": labels, "label_names": label_names, "names": tuple(names), "said": said}
+    return build(spec, x, edges, directed=directed, **more)
 
 
 HEADERS = [["source", "target"], ["src", "dst"], ["from", "to"], ["sender", "receiver"], ["u", "v"]]
+
+
+def _is_header(rows):
+    """Whether the first row has known titles, or words where all others have numbers."""
+    first, *others = (row[:2] for row in rows or [[]])
+    numeric = lambda row: all(map(_is_number, row))
+    return [cell.lower() for cell in first] in HEADERS or bool(
+        others and not any(map(_is_number, first)) and all(map(numeric, others))
+    )
 
 
 def _nodes(spec, rows):
@@ -156,13 +163,23 @@ class Sparse:
 
     def dense(self, spec):
         rows, columns = (int(side) for side in self.shape)
-        if len(self.indptr) != rows + 1 or len(self.data) != len(self.indices) or self.indptr[-1] != len(self.data):
+        ends = np.asarray(self.indptr)
+        fits = len(ends) == rows + 1 and ends[0] == 0 and ends[-1] == len(self.data) == len(self.indices)
+        if not fits or (np.diff(ends) < 0).any():
             raise ValueError(f"{spec}: features in compressed rows do not fit their shape [{rows}, {columns}]")
         if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < columns:
             raise ValueError(f"{spec}: features in compressed rows name column {self.indices.max()} of {columns}")
         x = np.zeros((rows, columns), np.float32)
         x[np.repeat(np.arange(rows), np.diff(self.indptr)), self.indices] = self.data
         return x
+
+
+def whole(spec, name, values):
+    """float64 of any shape, read from the file `name` -> int64."""
+    if not np.array_equal(values, np.round(values)):
+        line = np.argwhere(values != np.round(values))[0, 0] + 1
+        raise ValueError(f"{spec}: line {line} of {name} is {values[line - 1].tolist()}, expected whole numbers")
+    return values.astype(np.int64)
 
 
 def one_hot(values):
@@ -203,8 +220,11 @@ def _csv(spec, path):
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{spec}: there is no file {path}")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError(f"{spec}: {path} is not text, expected a CSV in UTF-8") from None
 
 
 def numbers(spec, name, lines):

@@ -33,12 +33,14 @@ class Packing:
         return np.max([self.needed(layout) for layout in trials], 0)
 
     def deal(self, index):
-        """int [<= batch_size], graphs -> int32 [rows, G], with -1 for none: rows of about the same number of nodes."""
+        """int [<= batch_size], graphs -> int32 [rows, G], with -1 for none: rows of about the same number of nodes.
+
+        The large ones first, to one row after the other: micro-batches, which are rows i::A, then hold the same graphs
+        whatever the number of rows.
+        """
         index = np.concatenate([index, np.full(self.batch_size - len(index), -1)]).astype(np.int32)
         nodes = np.where(index < 0, -1, self.sizes[index, 0])
-        dealt = index[np.argsort(-nodes, kind="stable")].reshape(-1, self.rows)  # the large ones first
-        dealt[1::2] = dealt[1::2, ::-1]  # to and fro
-        return dealt.T
+        return index[np.argsort(-nodes, kind="stable")].reshape(-1, self.rows).T
 
     def needed(self, layout):
         """(nodes, edges) of the largest row, of each the largest."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from jssl.config import nearest
 from jssl.data.graph import build
-from jssl.data.graph_files import Sparse, file_of, folder_of, lines_of, numbers
+from jssl.data.graph_files import Sparse, as_many, file_of, folder_of, lines_of, numbers, whole
 
 
 def open_planetoid(spec, rest):
@@ -29,30 +29,58 @@ def open_planetoid(spec, rest):
         raise ValueError(f"{spec}: several sets in {folder}, expected @NAME with one of {', '.join(sorted(names))}")
     file = lambda part: file_of(spec, folder, f"ind.{name or names[0]}.{part}")
     array = lambda part: unpickled(spec, file(part), np.ndarray)
-    tx, allx, y, ty, ally = (array(part) for part in ("tx", "allx", "y", "ty", "ally"))
-    graph = unpickled(spec, file("graph"), dict)
-    test = numbers(spec, "test.index", lines_of(file("test.index"))).ravel().astype(int)
+    x, tx, allx, y, ty, ally = (array(part) for part in ("x", "tx", "allx", "y", "ty", "ally"))
+    test = whole(spec, "test.index", numbers(spec, "test.index", lines_of(file("test.index")))).ravel()
+    for part, labels, rows in ("y", y, x), ("ally", ally, allx), ("ty", ty, tx), ("test.index", test, tx):
+        as_many(spec, f"ind.{name or names[0]}.{part}", labels, len(rows), "nodes that it is of")
+    if test.min() < len(allx) or len(np.unique(test)) < len(test):
+        raise ValueError(f"{spec}: test.index must name different nodes, from {len(allx)}, which follow those of allx")
+    edges = _pairs(spec, unpickled(spec, file("graph"), dict))
 
     # Test nodes come in an order of their own. Those that the files leave out (CiteSeer's) have no features nor label.
-    n = max(len(allx) + len(tx), int(test.max()) + 1)
+    n = int(test.max()) + 1
     x, hot = np.zeros((n, allx.shape[1]), np.float32), np.zeros((n, ally.shape[1]))
     x[: len(allx)], hot[: len(ally)] = allx, ally
     x[test], hot[test] = tx, ty
     labels = np.where(hot.any(1), hot.argmax(1), -1).astype(np.int32)
-    splits = {"train": np.arange(len(y)), "val": np.arange(len(y), len(y) + 500), "test": np.sort(test)}
-    edges = np.array([(a, b) for a, near in graph.items() for b in near], np.int64).reshape(-1, 2)
+    splits = {"train": np.arange(len(y)), "val": np.arange(len(y), min(len(y) + 500, len(allx))), "test": np.sort(test)}
     return build(spec, x, edges, labels=labels, splits=splits)
 
 
-class Matrix:
+def _pairs(spec, graph):
+    """{node: [neighbours]} -> int64 [E, 2]."""
+    try:
+        pairs = [(int(a), int(b)) for a, near in graph.items() for b in near]
+    except (TypeError, ValueError):
+        raise ValueError(f"{spec}: the graph is not a dict of every node's list of neighbours' numbers") from None
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+class Fixed(type):
+    """Of classes that a pickle may make objects of and not change."""
+
+    def __setattr__(cls, name, value):
+        raise pickle.UnpicklingError(f"changes {cls.__name__}")
+
+
+class Matrix(metaclass=Fixed):
     """Takes the place of scipy's csr_matrix: its attributes, none of its code."""
 
 
-def latin1(text, encoding):
-    """Python 3's way of writing bytes in the protocol of Python 2."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"asks for the encoding {encoding}")
-    return text.encode("latin1")
+class Functions:
+    """Functions that a pickle may call; as methods of an object without attributes it cannot change them."""
+
+    __slots__ = ()
+
+    def latin1(self, text, encoding):
+        """Python 3's way of writing bytes in the protocol of Python 2."""
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"asks for the encoding {encoding}")
+        return text.encode("latin1")
+
+    def reconstructor(self, *arguments):
+        """Protocol 2's way of writing objects."""
+        return copyreg._reconstructor(*arguments)
 
 
 RECONSTRUCT = np.empty(0).__reduce__()[0]
@@ -64,10 +92,10 @@ ALLOWED = {
     ("scipy.sparse.csr", "csr_matrix"): Matrix,
     ("scipy.sparse._csr", "csr_matrix"): Matrix,
     ("collections", "defaultdict"): collections.defaultdict,
-    ("_codecs", "encode"): latin1,
+    ("_codecs", "encode"): Functions().latin1,
     **{(module, "list"): list for module in ("__builtin__", "builtins")},
     **{(module, "object"): object for module in ("__builtin__", "builtins")},
-    **{(module, "_reconstructor"): copyreg._reconstructor for module in ("copy_reg", "copyreg")},
+    **{(module, "_reconstructor"): Functions().reconstructor for module in ("copy_reg", "copyreg")},
 }
 
 

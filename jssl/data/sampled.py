@@ -133,7 +133,7 @@ class Sampled:
         rows_at(start, batch_size)
 
         def row(batch, i):
-            place = rows[i] * graphs + np.arange(graphs)
+            place = rows[i] + leading * np.arange(graphs)  # so that micro-batches, rows i::A, hold the same for any R
             return rows_at(start + batch, batch_size)[place], (start + batch) * batch_size + place
 
         made = self._rows(row, self.size(graphs), len(rows), ENDLESS, seed=seed, purpose=TRAINING, fixed=True)

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from jssl.data.graph import build
-from jssl.data.graph_files import as_many, file_of, folder_of, lines_of, numbers, one_hot
+from jssl.data.graph_files import as_many, file_of, folder_of, lines_of, numbers, one_hot, whole
 
 
 def open_tu(spec, path):
@@ -17,13 +17,14 @@ def open_tu(spec, path):
         raise FileNotFoundError(f"{spec}: no TU files in {folder}, expected NAME_A.txt, NAME_graph_indicator.txt, ...")
     name = os.path.basename(found[0]).removesuffix("_graph_indicator.txt")
 
-    def read(part, optional=False):
+    def read(part, optional=False, kinds=True):
         file = f"{name}_{part}.txt"
         if optional and not os.path.isfile(os.path.join(folder, file)):
             return None
-        return numbers(spec, file, lines_of(file_of(spec, folder, file)))
+        values = numbers(spec, file, lines_of(file_of(spec, folder, file)))
+        return whole(spec, file, values) if kinds else values
 
-    graph = read("graph_indicator").ravel().astype(int) - 1
+    graph = read("graph_indicator").ravel() - 1
     if (np.diff(graph) < 0).any() or graph.min() != 0:
         raise ValueError(
             f"{spec}: {name}_graph_indicator.txt does not count up from 1, as the nodes of graphs in order do"
@@ -34,7 +35,7 @@ def open_tu(spec, path):
     if (kinds := read("node_labels", optional=True)) is not None:
         as_many(spec, f"{name}_node_labels.txt", kinds, n, "nodes")
         parts += [one_hot(column) for column in kinds.T]
-    if (values := read("node_attributes", optional=True)) is not None:
+    if (values := read("node_attributes", optional=True, kinds=False)) is not None:
         as_many(spec, f"{name}_node_attributes.txt", values, n, "nodes")
         parts.append(values)
     if not parts:
@@ -46,7 +47,7 @@ def open_tu(spec, path):
     classes, labels = (None, None) if labels is None else np.unique(labels.ravel(), return_inverse=True)
     names = None if classes is None else tuple(f"{c:g}" for c in classes)
     labels = None if labels is None else labels.astype(np.int32)
-    edges = read("A").astype(np.int64)
+    edges = read("A")
     if (outside := (edges < 1) | (edges > n)).any():
         a, b = edges[np.flatnonzero(outside.any(1))[0]]
         raise ValueError(f"{spec}: {name}_A.txt joins {a} and {b}, but nodes are 1 to {n}")

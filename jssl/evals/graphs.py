@@ -4,6 +4,7 @@ import numpy as np
 
 from jssl.config import nearest
 from jssl.data import default_workers
+from jssl.data.graph import each_split
 from jssl.evals import cluster, links, nodes, svm
 from jssl.evals import protocol as protocols
 from jssl.evals.labels import by_class, share
@@ -20,13 +21,15 @@ RAW = "raw features"
 def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     """-> scores as of `jssl.evals.protocol.evaluate`, what to say of the data; nothing and a text without labels.
 
-    asked: of one graph, of `OF_NODES`: "linear" is logistic regression on the split that comes with it, or on `draws`
-    random ones; "links" needs edges that training has not seen (`data.held_edges`). Of many graphs, of `OF_GRAPHS`. The
-    encoder sees every node, without labels; raw features of a graph are the sum of its nodes'.
+    asked: of one graph, of `OF_NODES`: "linear" is logistic regression on the splits that come with it, or on `draws`
+    random ones; "links" needs edges that training has not seen (`data.held_edges`). Of many graphs, of `OF_GRAPHS`.
+    None: all that the data allow; what they do not is said beside the scores. The encoder sees every node, without
+    labels; raw features of a graph are the sum of its nodes'.
     """
     fields = config["data"] | ({"source": data} if data else {})
     graph, positive, negative = open_graph(fields, config["seed"])
     tasks = OF_NODES if graph.single else OF_GRAPHS
+    missing = None if asked else {}
     asked = asked or tuple(task for task in tasks if task != "links" or positive is not None)
     if unknown := [task for task in asked if task not in tasks]:
         raise ValueError(f"unknown protocol {unknown[0]!r} of {graph.contents}{nearest(unknown[0], tasks)}")
@@ -42,68 +45,97 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
 
     parts = split(graph, config["seed"])
     labels = {part: graph.labels[rows] for part, rows in parts.items()}
+    own = {
+        "linear": lambda name, found: [linear(name, found, graph, draws, config["seed"])],
+        "svm": lambda name, found: [machine(name, found, graph)],
+        "cluster": lambda name, found: clusters(name, found, graph),
+        "links": lambda name, found: joined(name, found, positive, negative),
+    }
+
+    def common(task):
+        return lambda name, found: protocols.evaluate(
+            {part: found[rows] for part, rows in parts.items()},
+            labels,
+            encoder=name,
+            protocols=(task,),
+            shots=SHOTS,
+            seed=config["seed"],
+            k=config["eval"]["k"],
+            temperature=config["eval"]["temperature"],
+            label_names=graph.label_names,
+            missing=missing,
+        )
+
     scores = []
     for name, found in features.items():
         for task in asked:
-            if task == "linear":
-                scores.append(linear(name, found, graph, draws, config["seed"]))
-            elif task == "svm":
-                scores.append(machine(name, found, graph))
-            elif task == "cluster":
-                scores += clusters(name, found, graph)
-            elif task == "links":
-                scores += joined(name, found, positive, negative)
-            else:
-                scores += protocols.evaluate(
-                    {part: found[rows] for part, rows in parts.items()},
-                    labels,
-                    encoder=name,
-                    protocols=(task,),
-                    shots=SHOTS,
-                    seed=config["seed"],
-                    k=config["eval"]["k"],
-                    temperature=config["eval"]["temperature"],
-                    label_names=graph.label_names,
-                )
+            measure = own.get(task) or common(task)
+            scores += protocols.attempt(task, lambda m=measure, n=name, f=found: m(n, f), missing)
     save_graph(workdir, features["trained"], graph, parts, asked, config)
-    return scores, {"graph": graph.spec}
+    return scores, {"graph": graph.spec, **({"left out": missing} if missing else {})}
 
 
 def raw(graph):
     """The features of nodes, or of each graph their sum."""
-    return graph.x if graph.single else np.add.reduceat(graph.x, graph.offsets[:-1])
+    if graph.single:
+        return graph.x
+    found = np.zeros((len(graph), graph.x.shape[1]), graph.x.dtype)
+    np.add.at(found, np.repeat(np.arange(len(graph)), graph.sizes[:, 0]), graph.x)
+    return found
 
 
 def split(graph, seed):
     """{"train", "test": numbers} of labelled examples: those that came with the data, or four fifths and a fifth."""
     if {"train", "test"} <= graph.splits.keys():
-        return {part: graph.splits[part] for part in ("train", "test")}
+        first = each_split(graph.splits)[0]
+        return {part: first[part] for part in ("train", "test")}
     known = np.flatnonzero(graph.labels >= 0)
     train = share(graph.labels[known], 0.8, np.random.default_rng(seed))
     return {"train": known[train], "test": known[~train]}
 
 
+def node_splits(graph, count, seed):
+    """[{"train", "val", "test": numbers}, ...]: those that came with the graph, or `count` random ones.
+
+    Where it has no validation nodes a stratified fifth of the training nodes are.
+    """
+    given = each_split(graph.splits)
+    if not given or not {"train", "test"} <= given[0].keys():
+        return nodes.random_splits(graph.labels, count, seed=seed)
+    if "val" in given[0]:
+        return given
+    rng = np.random.default_rng(seed)
+    return [_with_val(one, share(graph.labels[one["train"]], 0.8, rng)) for one in given]
+
+
+def _with_val(one, kept):
+    return {**one, "train": one["train"][kept], "val": one["train"][~kept]}
+
+
 def linear(name, features, graph, draws, seed):
-    """Logistic regression on the split that came with the graph, or on random ones."""
-    own = {"train", "val", "test"} <= graph.splits.keys()
-    splits = [graph.splits] if own else nodes.random_splits(graph.labels, draws or SPLITS, seed=seed)
+    """Logistic regression on every split of the nodes."""
+    splits = node_splits(graph, draws or SPLITS, seed)
     found = nodes.probe(features, graph.labels, splits)
     test = splits[0]["test"]
-    score = entry(name, "linear", found["accuracies"], found["settings"], len(test))
+    drawn = "that came with the graph" if "train" in graph.splits else "random"
+    if "train" in graph.splits and "val" not in graph.splits:
+        drawn += ", a stratified fifth of the training nodes for validation"
+    settings = {**found["settings"], "split": drawn}
+    score = entry(name, "linear", found["accuracies"], settings, len(test), over="splits")
     return {**score, "classes": by_class(found["predictions"], graph.labels[test], graph.label_names)}
 
 
 def machine(name, features, graph):
     """An SVM in ten-fold cross-validation."""
     found = svm.svm(features, graph.labels)
-    score = entry(name, "svm", found["accuracies"], found["settings"], len(graph))
+    score = entry(name, "svm", found["accuracies"], found["settings"], len(graph), over="shuffles into folds")
     return {**score, "classes": by_class(found["predictions"][0], graph.labels, graph.label_names)}
 
 
 def clusters(name, features, graph):
     """NMI and ARI of k-means."""
     found = cluster.cluster(features, graph.labels)
-    return [entry(name, kind, found[f"{kind}s"], found["settings"]) for kind in ("nmi", "ari")]
+    return [entry(name, kind, found[f"{kind}s"], found["settings"], over="k-means' seeds") for kind in ("nmi", "ari")]
 
 
 def joined(name, features, positive, negative):
@@ -112,11 +144,12 @@ def joined(name, features, positive, negative):
     return [entry(name, f"link-{kind}", np.array([found[kind]]), found["settings"]) for kind in ("auc", "ap")]
 
 
-def entry(name, task, values, settings, rows=None):
-    """One score; its error is over draws, or for a single accuracy on so many rows binomial."""
+def entry(name, task, values, settings, rows=None, over=None):
+    """One score; its error is that of the mean `over` what the values are of, or for one on so many rows binomial."""
     if len(values) > 1 or rows:
-        mean, stderr, kind = protocols.summary(values, rows)
+        mean, stderr, kind = protocols.summary(values, rows, over)
         settings = {**settings, "stderr": kind}
+        settings |= {"std": float(np.std(values, ddof=1))} if len(values) > 1 else {}
     else:
         mean, stderr = float(values[0]), None
     return {"encoder": name, "task": task, "mean": mean, "stderr": stderr, "draws": len(values), "settings": settings}

@@ -1,5 +1,6 @@
 """From features to scores with their standard errors, the table that people read and the file that says how."""
 
+import functools
 import json
 import os
 import pathlib
@@ -40,6 +41,7 @@ def evaluate(
     rates=linear.RATES,
     epochs=100,
     label_names=None,
+    missing=None,
 ):
     """Scores one encoder's frozen features -> [{"encoder", "task", "mean", "stderr", "draws", "settings"}, ...].
 
@@ -54,6 +56,7 @@ def evaluate(
       fewshot_draws: random choices of the labelled examples, per number of shots.
       k, temperature: of "knn"; penalties: of "linear"; rates, epochs: of "linear-sgd".
       label_names: the names of the classes, for people, or None.
+      missing: a dict that is told what the data do not allow, which is then left out, see `attempt`; or None.
 
     `mean` is an accuracy in [0, 1]. Test labels choose nothing. Raises ValueError, one line, for an unknown protocol,
     missing labels, a single class, or a class with too few examples.
@@ -80,9 +83,11 @@ def evaluate(
     drawn = {"draw": f"a stratified {PART:.0%} of the training set" if draws > 1 else "the whole training set"}
     for name in protocols:
         if name == "fewshot":
+            few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, seed=seed)
             for n in shots:
-                found = fewshot.fewshot(*data, classes=classes, shots=n, draws=fewshot_draws, seed=seed)
-                scores.append(entry(f"fewshot-{n}", found["accuracies"], found["settings"]))
+                task = f"fewshot-{n}"
+                for found in attempt(task, lambda few=few, n=n: [few(shots=n)], missing):
+                    scores.append(entry(task, found["accuracies"], found["settings"]))
             continue
         if name == "knn":
             found = _knn(data, rows, classes, k, temperature)
@@ -95,11 +100,24 @@ def evaluate(
     return scores
 
 
-def summary(accuracies, test_rows):
-    """-> mean, standard error, what the error is: over draws, or for a single one binomial over the test rows."""
+def attempt(task, measure, missing):
+    """measure() -> a list; [] where the data do not allow it, such as a class with few examples, and `missing`, a dict,
+    is told why."""
+    try:
+        return measure()
+    except ValueError as error:
+        if missing is None:
+            raise
+        missing[title(task)] = str(error)
+        return []
+
+
+def summary(accuracies, test_rows, over=None):
+    """-> mean, standard error, what the error is: `over` draws, or for a single one binomial over the test rows."""
     mean = float(np.mean(accuracies))
     if len(accuracies) > 1:
-        return mean, float(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5), "over draws, same test rows"
+        error = float(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5)
+        return mean, error, f"over {over or 'draws, same test rows'}"
     return mean, float((mean * (1 - mean) / test_rows) ** 0.5), "binomial, over the test rows"
 
 
@@ -111,17 +129,18 @@ def title(task):
     return TITLES.get(task, task)
 
 
-def table(scores):
-    """Encoders down, tasks across, per cent with standard errors: plain text of several lines."""
+def table(scores, missing=None):
+    """Encoders down, tasks across, per cent with standard errors: plain text of several lines, then what is `missing`,
+    {title: why}."""
     tasks = list(dict.fromkeys(score["task"] for score in scores))
     encoders = list(dict.fromkeys(score["encoder"] for score in scores))
     cells = {(score["encoder"], score["task"]): _cell(score) for score in scores}
-    lines = [["accuracy in %", *map(title, tasks)]]
+    lines = [["% ± stderr", *map(title, tasks)]]
     lines += [[encoder, *(cells.get((encoder, task), "") for task in tasks)] for encoder in encoders]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     text = lambda line: "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-    return "\n".join(map(text, lines))
+    return "\n".join([*map(text, lines), *(f"{task} is left out: {why}" for task, why in (missing or {}).items())])
 
 
 def write(path, scores, protocol, run):

@@ -31,15 +31,17 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None):
     config = json.loads((workdir / "config.json").read_text())["config"]
     asked = tuple(protocol.split(",")) if protocol else None
     if config.get("modality") == "graph":
+        if test:
+            raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
         scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
     else:
-        scores, said = of_images(workdir, encoders, config, asked or TASKS, draws or 1, data, test)
-    if not scores:
+        scores, said = of_images(workdir, encoders, config, asked, draws or 1, data, test)
+    if isinstance(said, str):
         return said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
     described = {"protocols": protocol or used, "draws": draws, "seed": config["seed"], "data": said}
     protocols.write(workdir / "scores.json", scores, described, provenance())
-    return protocols.table(scores)
+    return protocols.table(scores, said.get("left out"))
 
 
 def of_images(workdir, encoders, config, asked, draws, data, test):
@@ -60,20 +62,21 @@ def of_images(workdir, encoders, config, asked, draws, data, test):
         return [], unlabelled(workdir, {name: found["train"] for name, found in features.items()}, said["train"])
 
     features["raw pixels"] = {split: pixels(source, workers) for split, source in splits.items()}
-    scores = []
+    scores, missing = [], None if asked else {}
     for name, found in features.items():
         scores += protocols.evaluate(
             found,
             labels,
             encoder=name,
-            protocols=asked,
+            protocols=asked or TASKS,
             draws=draws,
             seed=config["seed"],
             k=config["eval"]["k"],
             temperature=config["eval"]["temperature"],
             label_names=train.label_names,
+            missing=missing,
         )
-    return scores, said
+    return scores, {**said, **({"left out": missing} if missing else {})}
 
 
 def embed(workdir, data, out):

@@ -77,7 +77,7 @@ def shuffled(graph, rng):
         order = jnp.argsort(receivers)
         return {"senders": to[senders][order], "receivers": receivers[order], "edges": edges[order]}, to
 
-    u = draw(rng, graph["nodes"].shape)
+    u = draw(rng, graph, by=jax.random.bits)
     return jax.vmap(row)(graph["nodes"], graph["graph"], u, *(graph[name] for name in EDGES))
 
 

@@ -8,12 +8,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jssl.augment.graph import choose, draw, share
+from jssl.augment.graph import choose, draw, lowest
 from jssl.method import Method
 from jssl.nets.graph import GNN, of_examples, of_nodes, uniform
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.transforms import cosine, mean_over
+from jssl.transforms import cosine, gather, mean_over, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class GraphMAE(Method):
     def loss(self, params, carry, views, rng, time):
         graph = choose(views, 0)
         rng_mask, rng_noise, rng_encoder, rng_decoder = jax.random.split(rng, 4)
-        hidden = share(rng_mask, as_one(graph), self.mask_ratio)  # bool [R, n], of all graphs of a row together
+        hidden = share(rng_mask, graph, graph["nodes"] > 0, self.mask_ratio)  # bool [R, n]
         x = self.corrupted(params["mask"], graph, hidden, rng_noise)
 
         stats = dict(carry["stats"])
@@ -81,22 +81,27 @@ class GraphMAE(Method):
 
     def corrupted(self, token, graph, hidden, rng):
         """The token in place of the hidden nodes' features, or for `replace_ratio` of them those of a random node."""
-        rng_which, rng_from = jax.random.split(rng)
-        there = {**graph, "nodes": graph["nodes"] * hidden}
-        replaced = share(rng_which, as_one(there), self.replace_ratio)
-        score = draw(rng_from, hidden.shape) - (graph["nodes"] == 0)
-        other = jnp.take_along_axis(graph["x"], jnp.argsort(-score, 1)[..., None], 1)  # nodes before padding
         x = jnp.where(hidden[..., None], token, graph["x"])
-        return jnp.where(replaced[..., None], other, x)
+        if not self.replace_ratio:
+            return x
+        rng_which, *rngs = jax.random.split(rng, 3)
+        replaced = share(rng_which, graph, hidden, self.replace_ratio)
+        # The i-th node in one random order has the features of the i-th in another, nodes before padding.
+        padding = jnp.ravel(gather(graph["nodes"] == 0))
+        place, other = (jnp.lexsort((jnp.ravel(gather(draw(key, graph, by=jax.random.bits))), padding)) for key in rngs)
+        of = jnp.zeros_like(place).at[place].set(other).reshape(hidden.shape)
+        every = gather(graph["x"]).reshape(-1, x.shape[-1])
+        return jnp.where(replaced[..., None], jnp.take(every, rows(of), 0), x)
 
     def embed(self, params, carry, inputs):
         h, _, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs)
         return {"features": h}
 
 
-def as_one(graph):
-    """The same, as if a row held one graph: of small ones, more nodes of this and fewer of that may then be chosen."""
-    return {**graph, "graph": jnp.zeros_like(graph["graph"]), "index": graph["index"][:, :1]}
+def share(rng, graph, there, part):
+    """bool [R, n]: a random `part`, rounded down, of the nodes `there` [R, n] in the batch, of whichever graphs."""
+    score, whole = (gather(x).reshape(1, -1) for x in (draw(rng, graph, by=jax.random.bits), there))
+    return rows(lowest(score, whole, jnp.zeros(whole.shape, int), 1, part).reshape(there.shape))
 
 
 def scaled_cosine_error(y, x, hidden, gamma):

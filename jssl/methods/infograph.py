@@ -30,7 +30,8 @@ class InfoGraph(Method):
     def heads(self, d):
         """What both sides pass through before they are compared: three layers beside a linear one."""
         dtype = self.encoder.dtype
-        return {"deep": MLP(d, d, depth=3, norm=False, dtype=dtype), "linear": MLP(0, d, depth=1, dtype=dtype)}
+        deep = MLP(d, d, depth=3, norm=False, activation=self.encoder.activation, dtype=dtype)
+        return {"deep": deep, "linear": MLP(0, d, depth=1, dtype=dtype)}
 
     def init(self, rng, views):
         graph, net = choose(views, 0), of_nodes(self.encoder)

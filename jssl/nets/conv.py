@@ -5,11 +5,12 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jssl.nets.mlp import ACTIVATIONS
 from jssl.nets.norm import norm
 
 
 class ConvNet(nn.Module):
-    """Stages of 3x3 convolution, 2x2 mean (not in the last), batch norm and ReLU, then the mean over the map.
+    """Stages of 3x3 convolution, 2x2 mean (not in the last), batch norm and activation, then the mean over the map.
 
     [N, H, W, C] float -> features [N, widths[-1]]; out: maps 'stage1', ... and 'map', the last of them.
     """
@@ -17,6 +18,7 @@ class ConvNet(nn.Module):
     widths: tuple = (32, 64, 128)
     dtype: Any = jnp.float32
     norm: str = "batch"  # or "layer", see `jssl.nets.norm`
+    activation: str = "relu"  # of `jssl.nets.mlp.ACTIVATIONS`
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -24,7 +26,8 @@ class ConvNet(nn.Module):
         for i, width in enumerate(self.widths, start=1):
             x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv{i}")(x)
             x = halve(x) if i < len(self.widths) else x
-            x = nn.relu(norm(self.norm, train, self.dtype, f"norm{i}")(x))
+            x = norm(self.norm, train, self.dtype, f"norm{i}")(x)
+            x = ACTIVATIONS[self.activation](f"activation{i}")(x)
             out[f"stage{i}"] = x
         return x.mean((1, 2), dtype=jnp.float32), {**out, "map": x}
 
@@ -42,6 +45,6 @@ def halve(x):
     return x.mean((2, 4))
 
 
-def convnet(widths=(32, 64, 128), norm="batch", dtype=jnp.float32):
+def convnet(widths=(32, 64, 128), norm="batch", activation="relu", dtype=jnp.float32):
     """The small encoder, with a config's plain values."""
-    return ConvNet(tuple(widths), dtype, norm)
+    return ConvNet(tuple(widths), dtype, norm, activation)

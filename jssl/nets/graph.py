@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jssl.augment.graph import choose
+from jssl.augment.graph import choose, draw
 from jssl.config import nearest
 from jssl.nets.mlp import ACTIVATIONS
 from jssl.nets.net import apply_nets, batch_norm
@@ -125,15 +125,15 @@ def apply_graph_views(nets, params, stats, views, rng):
     return {name: jnp.stack([out[name] for out in outputs]) for name in nets}, stats
 
 
-def dropout(module, x, rate):
-    """x with the share `rate` of its numbers at 0, the others scaled so that the mean stays.
+def dropout(module, graph, x, rate, of="nodes"):
+    """x [R, n or E, D] with the share `rate` of its numbers at 0, the others scaled so that the mean stays.
 
     By random numbers of 16 bits, the halves of others: making them is what dropout costs, where features are wide.
     """
     if not rate:
         return x
     *shape, width = x.shape
-    pairs = jax.random.bits(module.make_rng("dropout"), (*shape, -(-width // 2)), jnp.uint32)
+    pairs = draw(module.make_rng("dropout"), graph, of, (-(-width // 2),), jax.random.bits)
     bits = jax.lax.bitcast_convert_type(pairs, jnp.uint16).reshape(*shape, -1)[..., :width]
     return jnp.where(bits >= round(rate * 2**16), x / (1 - rate), 0)
 
@@ -238,7 +238,8 @@ class GAT(nn.Module):
         total = to_receivers(graph, weight) + alone
         weight, alone = weight / at_receivers(graph, total), alone / total
         if train:
-            weight, alone = (dropout(self, w, self.attention_dropout) for w in (weight, alone))
+            weight = dropout(self, graph, weight, self.attention_dropout, "edges")
+            alone = dropout(self, graph, alone, self.attention_dropout)
 
         weight, alone = weight.astype(self.dtype), alone.astype(self.dtype)
         if self.heads * width < self.dim:  # narrow inputs are gathered as they are, which is linear, then made wide
@@ -294,7 +295,7 @@ class GNN(nn.Module):
     def __call__(self, graph, train=False):
         x, layers = graph["x"], []
         for i, dim in enumerate(self.dims):
-            x = dropout(self, x, self.dropout) if train else x
+            x = dropout(self, graph, x, self.dropout) if train else x
             followed = self.last or i < len(self.dims) - 1
             # A bias that a norm follows would get only noise for a gradient.
             own = {**self.fields(), "bias": not (followed and self.norm and not self.norm_last)}
