@@ -109,7 +109,7 @@ def imagenet_resnet50():
 
 def still(config, until):
     """A last layer that does not learn until then, in the unit of the warm-up (the authors' code: one epoch)."""
-    config.optim.groups = ({"pattern": "^(last|gain)(/|$)", "frozen_until": until},)
+    config.optim.groups = ({"pattern": "(^|/)(last|gain)(/|$)", "frozen_until": until},)
     return config
 
 

@@ -56,3 +56,24 @@ def cross_crops(p, log_q):
     pairs = -jnp.einsum("nvk,nwk->vw", p, log_q, precision=lax.Precision.HIGHEST) / n  # [V, V + L]
     other = 1 - jnp.eye(v, log_q.shape[1])
     return jnp.sum(pairs * other) / jnp.sum(other)
+
+
+def cross_patches(p, log_q, there):
+    """Mean cross-entropy of the targets p [N, S, K] and the predictions log_q of those patches of each image that are
+    `there`, bool [N, S], then over all images: one without any counts 0 (iBOT, DINOv2). -> []"""
+    entropy = -jnp.sum(p * log_q, -1)
+    return jnp.mean(jnp.sum(entropy * there, 1) / jnp.maximum(there.sum(1), 1))
+
+
+def koleo(x, eps=1e-8):
+    """Minus the mean log distance of each row to its nearest other row of the global batch, on the unit sphere
+    (Sablayrolles et al., 2018; arXiv:1806.03198; DINOv2, arXiv:2304.07193): it spreads them evenly. [N, D] -> []
+
+    The gradient reaches both ends of a distance.
+    """
+    x = rows(unit(x))
+    every = gather(x)
+    near = jnp.einsum("nd,md->nm", *lax.stop_gradient((x, every)), precision=lax.Precision.HIGHEST)
+    nearest = jnp.argmax(jnp.where(jnp.eye(len(x), dtype=bool), -2.0, near), 1)
+    distance = jnp.linalg.norm(x - jnp.take(every, nearest, 0) + eps, axis=1)
+    return -jnp.mean(jnp.log(distance + eps))

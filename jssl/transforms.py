@@ -54,15 +54,15 @@ def sinkhorn(blocks, epsilon=0.05, iterations=3, weights=None):
     """Balanced soft assignments of rows to K prototypes (Cuturi, 2013; SwAV, arXiv:2006.09882, section 3.1).
 
     blocks: a list of scores [B_i, K], balanced together: a batch that lies on many devices and a replicated queue need
-    not be joined. weights: a scalar per block, 0 where its rows do not count (yet). In float32 and in logarithms:
-    nothing overflows, however small `epsilon` is. No gradient passes.
+    not be joined. weights: a scalar per block, or one per row [B_i], 0 where rows do not count (yet). In float32 and in
+    logarithms: nothing overflows, however small `epsilon` is. No gradient passes.
 
     -> a list of [B_i, K]. Each iteration gives the prototypes equal shares, then every row the sum 1.
     """
     prototypes = blocks[0].shape[1]
     logits = [lax.stop_gradient(block).astype(jnp.float32) / epsilon for block in blocks]
     weights = [1.0] * len(blocks) if weights is None else weights
-    shares = [jnp.log(jnp.asarray(w, jnp.float32)) for w in weights]
+    shares = [jnp.log(jnp.asarray(w, jnp.float32)).reshape(-1, 1) for w in weights]
     row = [jnp.zeros(len(block)) for block in blocks]  # log of what each row is multiplied by
     column = jnp.zeros(prototypes)
     for _ in range(iterations):

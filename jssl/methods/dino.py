@@ -44,10 +44,7 @@ class DINO(Method):
 
     @property
     def heads(self):
-        shape = {"activation": "gelu", "output": "l2", "dtype": self.encoder.dtype}
-        projector = MLP(self.hidden, self.dim, self.depth, self.norm, **shape)
-        # In float32, since the scores are divided by temperatures as low as 0.04.
-        return {"projector": projector, "last": MLP(0, self.prototypes, depth=1, bias=False, output="weight_norm")}
+        return head(self.hidden, self.dim, self.prototypes, self.depth, self.norm, self.encoder.dtype)
 
     @property
     def student(self):
@@ -114,3 +111,10 @@ class DINO(Method):
     def momentum(self, time):
         """From lambda_base to 1 along half a cosine (section 3.1)."""
         return time.cosine(self.lambda_base)
+
+
+def head(hidden, dim, prototypes, depth=3, norm=False, dtype=jnp.float32):
+    """The networks from features to scores: an MLP to unit vectors [..., dim], and their cosines to the prototypes."""
+    projector = MLP(hidden, dim, depth, norm, activation="gelu", output="l2", dtype=dtype)
+    # In float32, since the scores are divided by temperatures as low as 0.04.
+    return {"projector": projector, "last": MLP(0, prototypes, depth=1, bias=False, output="weight_norm")}

@@ -1,0 +1,125 @@
+"""DINOv2 (Oquab et al., 2023; arXiv:2304.07193): iBOT with KoLeo, balanced targets and a head for patches.
+
+folder: any folder of images; what is None is chosen from the data and the device, and logged.
+    jssl train --config experiments/dinov2.py:folder --config.data.source=folder:PHOTOS
+
+cifar10: ours, not a paper's: ViT-Ti with patches of 4 and 4 registers (Darcet et al., 2023; arXiv:2309.16588), two
+    crops, blocks of 4 patches and more, 4096 dimensions, batch 512, 5e-4 per 256, 1000 epochs; all else is the paper's.
+    cifar10_200: 200 epochs, 10 of warm-up.
+Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
+
+imagenet: the authors' vitl16_short.yaml, ViT-L/16 for 125,000 steps: batch 2048 (64 on each of 32 GPUs), 2 crops of 224
+    pixels (32 to 100 % of the image) and 8 of 96 (5 to 32 %), AdamW at 4e-3 for 1024, with the root of the batch, 10
+    epochs of warm-up, then half a cosine to 1e-6, decay 0.04 to 0.4, the rate of a block 0.9 of the next one's and that
+    of the patches' projection a fifth, LayerScale 1e-5, drop path 0.3, one head of 65536 dimensions, means as centres,
+    average 0.992 (81.6 % k-NN, 82.9 % linear probe in their README). Their drop path is the same in all blocks.
+imagenet22k: their vitl14.yaml, ViT-L/14 for 625,000 steps: batch 3072, small crops of 98 pixels, 2e-4 for 1024, 80
+    epochs of warm-up, decay to 0.2, no decay of the rate over the blocks, drop path 0.4, two heads of 131072 dimensions
+    with a bottleneck of 384, Sinkhorn, average 0.994. Their blocks have SwiGLU. Give it data.source.
+"""
+
+from experiments.dino import still
+from jssl import recipes
+from jssl.config import choose
+
+METHOD = "ibot:IBOT"
+PAPER = {"centering": "sinkhorn", "koleo_weight": 0.1}
+EPOCH = 1250  # steps, in the authors' configs
+
+
+def get_config(variant="demo"):
+    return choose(VARIANTS, variant)
+
+
+def demo():
+    """scikit-learn's digits, on a CPU."""
+    config = recipes.digits(METHOD, hidden=256, dim=64, prototypes=256, patch_prototypes=256, block=2, **PAPER)
+    config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0, "lambda_base": 0.98})
+    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 3, "heads": 4, "patch": 4}
+    config.augment.update({"local_views": 2, "local_area": (0.25, 0.6), "local_size": 8})
+    config.optim.update({"lr": 2e-3, "weight_decay": 0.04, "clip": 3.0})
+    config.train.update({"steps": 400, "batch_size": 128})
+    return still(config, 30.0)
+
+
+def tiny():
+    """For the contract tests: seconds on a CPU."""
+    config = recipes.tiny(demo(), hidden=16, dim=8, prototypes=32, patch_prototypes=24, lambda_base=0.9)
+    config.optim.update({"clip": None, "groups": ()})
+    return config
+
+
+def fashion():
+    """Fashion-MNIST's first 10,000 images, on a CPU."""
+    crops = {"area": (0.25, 1.0), "local_size": 12, "local_views": 2, "local_area": (0.1, 0.4)}
+    config = recipes.fashion(demo(), steps=300, name="dino", **crops, blur=(0.0, 0.0, 0.0))
+    config.method.block = 4
+    return config
+
+
+def folder():
+    config = recipes.folder_vit(METHOD, hidden=1024, dim=128, prototypes=4096, patch_prototypes=4096, block=4, **PAPER)
+    config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0, "lambda_base": 0.99})
+    config.encoder.update({"positions": "learned", "pool": "cls", "registers": 4})
+    recipes.views(config, "dino", None, area=(0.32, 1.0), local_views=0, blur=(0.5, 0.1, 0.2))
+    config.optim.clip = 3.0
+    return config
+
+
+def cifar10():
+    config = recipes.cifar10_vit(METHOD, prototypes=4096, patch_prototypes=4096, block=4, **PAPER)
+    config.encoder.update({"positions": "learned", "pool": "cls", "registers": 4})
+    recipes.views(config, "byol", 32, blur=(0.0, 0.0), **recipes.CIFAR)
+    config.optim.clip = 3.0
+    return still(config, 1.0)
+
+
+def cifar10_200():
+    return recipes.shorter(cifar10())
+
+
+def imagenet():
+    config = recipes.imagenet(METHOD, prototypes=65536, norm_last_layer=False, koleo_weight=0.1, lambda_base=0.992)
+    config.method.tau_t_warmup = 30.0 * EPOCH * 2048 / 1281167
+    config.encoder = {"name": "jssl.nets.vit:vit_large", "drop_path": 0.3, "layer_scale": 1e-5}
+    crops = {"area": (0.32, 1.0), "local_area": (0.05, 0.32)}
+    recipes.views(config, "dino", 224, **crops, **recipes.IMAGENET)
+    config.train.update({"steps": 100 * EPOCH, "epochs": None, "batch_size": 2048})
+    config.optim.update({"name": "adamw", "lr": 4e-3 / 2, "scale": "sqrt", "warmup": 10.0 * EPOCH, "clip": 3.0})
+    config.optim.update({"end": 1e-6 / (4e-3 * 2**0.5), "weight_decay": 0.04, "weight_decay_end": 0.4})
+    return layerwise(still(config, 1.0 * EPOCH), 24, 0.9)
+
+
+def imagenet22k():
+    config = imagenet()
+    config.data.source = None
+    config.method.update({"prototypes": 131072, "patch_prototypes": 131072, "dim": 384, "lambda_base": 0.994, **PAPER})
+    config.encoder.update({"patch": 14, "drop_path": 0.4})
+    config.augment.local_size = 98
+    config.train.update({"steps": 500 * EPOCH, "batch_size": 3072})
+    config.optim.update({"lr": 2e-4 / 2, "warmup": 80.0 * EPOCH, "end": 1e-6 / (2e-4 * 3**0.5)})
+    config.optim.update({"weight_decay_end": 0.2, "groups": ()})
+    return layerwise(still(config, 1.0 * EPOCH), 24, 1.0)
+
+
+def layerwise(config, depth, decay, patch=0.2):
+    """The rate of each block is `decay` of the next one's, that of the patches' projection `patch` of the tokens'."""
+    first = decay ** (depth + 1)
+    groups = [{"pattern": "^encoder/patch/", "lr_scale": patch * first}]
+    if decay != 1:
+        groups.append({"pattern": "^encoder/(cls|mask|registers|positions)$", "lr_scale": first})
+        groups += [{"pattern": f"^encoder/block{i}/", "lr_scale": decay ** (depth - i)} for i in range(depth)]
+    config.optim.groups = (*config.optim.groups, *groups)
+    return config
+
+
+VARIANTS = {
+    "demo": demo,
+    "tiny": tiny,
+    "fashion": fashion,
+    "folder": folder,
+    "cifar10": cifar10,
+    "cifar10_200": cifar10_200,
+    "imagenet": imagenet,
+    "imagenet22k": imagenet22k,
+}

@@ -1,0 +1,197 @@
+"""iBOT: Image BERT Pre-Training with Online Tokenizer; and DINOv2, which is built on it.
+
+Jinghao Zhou, Chen Wei, Huiyu Wang, Wei Shen, Cihang Xie, Alan Yuille, Tao Kong, 2021; arXiv:2111.07832.
+Maxime Oquab, Timothée Darcet, Théo Moutakanni et al., 2023; arXiv:2304.07193.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jssl.config import nearest
+from jssl.health import information
+from jssl.losses import cross_crops, cross_patches, koleo
+from jssl.masking import block_mask
+from jssl.method import Method
+from jssl.methods.dino import head
+from jssl.nets.net import Net, apply_net, init_net, init_nets
+from jssl.nets.vit import grid
+from jssl.transforms import ema, sinkhorn
+
+CENTERING = ("mean", "sinkhorn", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class IBOT(Method):
+    """DINO, and the same for patches: the student sees large crops with hidden patches, and predicts the distributions
+    that its teacher, who sees all of the crop, gives those.
+
+    The teacher is the tokenizer, learned meanwhile (section 3.2). What keeps class tokens and patches from collapse is
+    DINO's centring and sharpening, of each by itself; in DINOv2 it can be SwAV's balanced assignments instead, and
+    KoLeo spreads the class tokens.
+    """
+
+    encoder: Net  # f, a ViT with a class token
+    hidden: int = 2048
+    dim: int = 256  # of the bottleneck
+    prototypes: int = 8192  # K
+    patch_prototypes: int | None = None  # of a head for patches alone; None: they share that of class tokens
+    depth: int = 3  # layers of the head up to the bottleneck
+    norm_last_layer: bool = True  # False: the last layer's columns learn their lengths
+    tau_s: float = 0.1
+    tau_t: float = 0.07
+    tau_t_start: float = 0.04
+    tau_t_warmup: float = 30.0  # epochs, from tau_t_start to tau_t
+    m: float = 0.9  # of the centres
+    lambda_base: float = 0.996  # of the teacher
+    mask_probability: float = 0.5  # of a large crop to have hidden patches
+    mask_ratio: tuple[float, float] = (0.1, 0.5)  # of its patches, drawn evenly (section 4.1)
+    block: int = 16  # patches of the smallest block
+    cls_weight: float = 1.0
+    patch_weight: float = 1.0
+    koleo_weight: float = 0.0  # of the student's class tokens of each large crop; 0.1 in DINOv2
+    centering: str = "mean"  # or "sinkhorn", or "none", for the ablation
+
+    def __post_init__(self):
+        if not getattr(self.encoder, "class_token", False):
+            name = type(self.encoder).__name__
+            raise ValueError(f"IBOT compares class tokens and patches: encoder {name} has none, expected a ViT")
+        if not 0 < self.mask_ratio[0] <= self.mask_ratio[1] < 1:
+            raise ValueError(f"method.mask_ratio={self.mask_ratio}: expected two shares between 0 and 1, ascending")
+        if self.centering not in CENTERING:
+            raise ValueError(f"method.centering={self.centering!r}{nearest(self.centering, CENTERING)}")
+
+    @property
+    def student(self):
+        return self.encoder.clone(mask_token=True)
+
+    @property
+    def teacher(self):
+        return self.encoder.clone(drop_path=0.0)
+
+    @property
+    def heads(self):
+        """{"head": of class tokens, "patch_head": of patches, where they have their own}, each {name: network}."""
+        numbers = {"head": self.prototypes, "patch_head": self.patch_prototypes}
+        make = lambda k: head(self.hidden, self.dim, k, self.depth, dtype=self.encoder.dtype)
+        return {name: make(k) for name, k in numbers.items() if k is not None}
+
+    @property
+    def patch_head(self):
+        """The name of the head that patches have."""
+        return "head" if self.patch_prototypes is None else "patch_head"
+
+    def init(self, rng, views):
+        rng_encoder, *rngs = jax.random.split(rng, 3)
+        params = {"encoder": init_net(self.student, rng_encoder, views["image"][:, 0])[0]}
+        for key, (name, nets) in zip(rngs, self.heads.items()):
+            params[name], _ = init_nets(nets, key, jnp.zeros((1, self.encoder.dim)))
+            if not self.norm_last_layer:
+                params[name]["gain"] = jnp.ones((1, nets["last"].dim))
+        center = {}
+        if self.centering == "mean":
+            numbers = {"cls": self.prototypes, "patch": self.patch_prototypes or self.prototypes}
+            center = {"center": {name: jnp.zeros(k) for name, k in numbers.items()}}
+        return params, {"target": jax.tree.map(jnp.copy, params), **center}
+
+    def loss(self, params, carry, views, rng, time):
+        x = views["image"]  # [N, V, H, W, C]
+        n, v = x.shape[:2]
+        rng_mask, rng_large, rng_small = jax.random.split(rng, 3)
+        large = x.reshape(n * v, *x.shape[2:])
+        hidden = self.mask(rng_mask, large)  # [N * V, L]
+        # Of each image as many places as may be hidden: the hidden ones first, then some that do not count.
+        place = jnp.argsort(~hidden, 1)[:, : math.floor(self.mask_ratio[1] * hidden.shape[1])]  # [N * V, S]
+        there = jnp.take_along_axis(hidden, place, 1)
+
+        # The teacher sees the large crops, whole.
+        _, out, _ = apply_net(self.teacher, carry["target"]["encoder"], {}, large)
+        t, _ = self.scores("head", carry["target"], out["cls"].reshape(n, v, -1))  # [N, V, K]
+        t_patch, mean = self.of_patches(carry["target"], out["tokens"], place)  # [N * V, S, K], [K]
+
+        # The student sees them with hidden patches, and the small ones.
+        _, out, _ = apply_net(
+            self.student, params["encoder"], {}, large, hidden=hidden, train=True, rng=rng_large
+        )  # fmt: skip
+        s_patch, _ = self.of_patches(params, out["tokens"], place)
+        h = [out["cls"].reshape(n, v, -1)]
+        if "local" in views:
+            small = views["local"].reshape(-1, *views["local"].shape[2:])
+            _, out, _ = apply_net(self.student, params["encoder"], {}, small, train=True, rng=rng_small)
+            h.append(out["cls"].reshape(n, -1, self.encoder.dim))
+        h = jnp.concatenate(h, 1)  # [N, V + L, D]
+        s, z = self.scores("head", params, h)  # [N, V + L, K]
+
+        p_t, p_patch = self.targets(t, t_patch, there, carry, time)
+        cls_loss = cross_crops(p_t, jax.nn.log_softmax(s / self.tau_s))
+        patch_loss = cross_patches(p_patch, jax.nn.log_softmax(s_patch / self.tau_s), there)  # eq. 2
+        loss = self.cls_weight * cls_loss + self.patch_weight * patch_loss
+        metrics = {"cls_loss": cls_loss, "patch_loss": patch_loss}
+        if self.koleo_weight:
+            metrics["koleo"] = sum(koleo(h[:, i]) for i in range(v))
+            loss += self.koleo_weight * metrics["koleo"]
+
+        if "center" in carry:
+            means = {"cls": t.mean((0, 1)), "patch": mean}
+            carry = {**carry, "center": ema(carry["center"], lax.stop_gradient(means), self.m)}
+        metrics |= {"tau_t": self.temperature(time), "lambda": self.momentum(time)}
+        metrics["health/information"] = information(p_t)
+        return loss, (carry, {"metrics": metrics, "embedding": z, "features": h})
+
+    def targets(self, t, t_patch, there, carry, time):
+        """The teacher's distributions, of its scores of crops [N, V, K] and patches [M, S, K]. No gradient passes."""
+        tau = self.temperature(time)
+        center = carry.get("center", {"cls": 0.0, "patch": 0.0})
+        t, t_patch, center = lax.stop_gradient((t, t_patch, center))
+        if self.centering == "sinkhorn":
+            weights = there | ~there.any()  # without any hidden patch nothing of this counts
+            flat = lambda x: x.reshape(-1, x.shape[-1])
+            balanced = lambda x, weights: sinkhorn([flat(x)], tau, weights=weights)[0].reshape(x.shape)
+            return balanced(t, None), balanced(t_patch, [weights.reshape(-1)])
+        return jax.nn.softmax((t - center["cls"]) / tau), jax.nn.softmax((t_patch - center["patch"]) / tau)
+
+    def scores(self, name, params, h):
+        """Features [..., D] -> their scores by a head, float32 [..., K], and the unit vectors before its last layer."""
+        z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, h)
+        return self.last(name, params, z), z
+
+    def last(self, name, params, z):
+        scores, _, _ = apply_net(self.heads[name]["last"], params[name]["last"], {}, z)
+        return scores * params[name].get("gain", 1.0)
+
+    def of_patches(self, params, tokens, place):
+        """Scores of the patches at `place` [M, S], [M, S, K], and the mean score of all of them, [K].
+
+        The mean is over visible ones too, as in the authors' code; scores are linear in the vectors before them, so it
+        is that of the mean vector.
+        """
+        name = self.patch_head
+        z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, tokens)
+        chosen = jnp.take_along_axis(z, place[..., None], 1)
+        return self.last(name, params, chosen), self.last(name, params, z.mean((0, 1))[None])[0]
+
+    def update(self, params, carry, time):
+        return params, {**carry, "target": ema(carry["target"], params, self.momentum(time))}
+
+    def embed(self, params, carry, inputs):
+        h, out, _ = apply_net(self.encoder, carry["target"]["encoder"], {}, inputs["image"])
+        return {"features": h, **out}
+
+    def mask(self, rng, x):
+        """bool [N, L]: blocks of a random share of the patches of some images, none of the others."""
+        rng_some, rng_ratio, rng_blocks = jax.random.split(rng, 3)
+        shape = grid(x, self.encoder.patch)
+        some = jax.random.bernoulli(rng_some, self.mask_probability, (len(x),))
+        ratio = jax.random.uniform(rng_ratio, (len(x),), minval=self.mask_ratio[0], maxval=self.mask_ratio[1])
+        return block_mask(rng_blocks, shape, jnp.int32(some * ratio * math.prod(shape)), self.block)
+
+    def temperature(self, time):
+        """From tau_t_start to tau_t along a line."""
+        return time.line(self.tau_t_start, self.tau_t, self.tau_t_warmup)
+
+    def momentum(self, time):
+        """From lambda_base to 1 along half a cosine."""
+        return time.cosine(self.lambda_base)
