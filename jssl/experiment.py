@@ -296,6 +296,7 @@ def _transformer(size, n, accelerator):
         **shape("method.decoder_", *((512, 8, 16) if accelerator else (64, 2, 4))),
         **shape("method.predictor_", dim // 2, depth // 2, heads),
         "method.mask_size": 2 * patch,
+        "method.cell": min(patch, 8),
     }
 
 

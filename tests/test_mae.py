@@ -48,11 +48,11 @@ def hidden():
     return np.asarray(SMALL.mask(jax.random.split(RNG)[0], IMAGES).hidden)
 
 
-def changed(images, where):
+def changed(images, where, patch=4):
     """The images with other pixels in the patches `where` [N, L]."""
-    patches = np.array(patchify(images, 4))
+    patches = np.array(patchify(images, patch))
     patches[where] += np.random.RandomState(1).randn(*patches[where].shape)
-    return np.asarray(unpatchify(patches, 4))
+    return np.asarray(unpatchify(patches, patch))
 
 
 @pytest.mark.parametrize("name", ["mae_pixel_loss", "mae_pixel_loss_norm"])

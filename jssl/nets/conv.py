@@ -48,3 +48,35 @@ def halve(x):
 def convnet(widths=(32, 64, 128), norm="batch", activation="relu", dtype=jnp.float32):
     """The small encoder, with a config's plain values."""
     return ConvNet(tuple(widths), dtype, norm, activation)
+
+
+class Decoder(nn.Module):
+    """Codes [N, D] -> (images float32 [N, *size, channels], {}): a linear layer to a small map of `widths[0]` channels,
+    then for each width a convolution 3x3, batch norm and activation; between them each pixel becomes 2x2.
+
+    size: (height, width), which can be halved once less often than there are widths.
+    """
+
+    size: tuple
+    channels: int
+    widths: tuple = (128, 64, 32)
+    activation: str = "relu"
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        halvings = len(self.widths) - 1
+        if any(side % 2**halvings for side in self.size):
+            raise ValueError(f"images of {self.size[0]} x {self.size[1]} pixels cannot be halved {halvings} times")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        height, width = (side // 2 ** (len(self.widths) - 1) for side in self.size)
+        x = nn.Dense(height * width * self.widths[0], dtype=self.dtype, name="dense")(x)
+        x = x.reshape(len(x), height, width, self.widths[0])
+        for i, dim in enumerate(self.widths, start=1):
+            x = x.repeat(2, 1).repeat(2, 2) if i > 1 else x
+            x = nn.Conv(dim, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv{i}")(x)
+            x = norm("batch", train, self.dtype, f"norm{i}")(x)
+            x = ACTIVATIONS[self.activation](f"activation{i}")(x)
+        return nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="pixels")(x).astype(jnp.float32), {}
