@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import big_graph, collapse, graph_speed, graphs, quality, results, speed
+from benchmarks import big_graph, collapse, graph_speed, graphs, quality, results, speed, visible
 from jssl import config as configs
 from jssl.experiment import fill
 from tests.test_experiment import CPU, held
@@ -50,6 +50,18 @@ def test_flops_are_those_of_the_network():
     heads = 16 * 16 + 16 * 8
     least = 2 * 2 * 2 * (convolutions + heads)  # views, forward and the weights' gradient, multiply and add
     assert least < bench.flops() < 10 * least
+
+
+def test_an_encoder_that_sees_few_patches_does_less(tmp_path):
+    visible.main(
+        ["--variant", "tiny", "--batch", "16", "--seconds", "0.02", "--repeats", "1", "--out", str(tmp_path)]
+        + ["--set", "encoder.patch=2"]
+    )
+    [file] = tmp_path.glob("visible-*.json")
+    rows = {(row["part"], row["hidden"]): row for row in json.loads(file.read_text())["rows"]}
+    assert list(rows) == [(part, hidden) for part in ("encoder", "whole step") for hidden in ("1.56 %", "75 %")]
+    assert 3 < rows["encoder", "75 %"]["times fewer FLOPs"] < 7
+    assert 1 < rows["whole step", "75 %"]["times fewer FLOPs"] < 3
 
 
 def test_trace_is_written(tmp_path):
