@@ -55,11 +55,11 @@ def main(argv=None):
             }
             rows.append({**of, "times faster": images / slow, "times fewer FLOPs": more / flops})
     name = f"visible-{results.slug(results.device())}"
-    network = config.encoder.name.partition(":")[2]
+    network, method = config.encoder.name.partition(":")[2], config.method
     notes = [
         f"{network}, {config.augment.size} pixels, {length} patches, batch {arguments.batch}, {bench.config.dtype}; "
-        f"median of {arguments.repeats} runs of about {arguments.seconds:g} s; forward and backward passes, and the update "
-        f"in the whole step, with a decoder of {config.method.decoder_depth} blocks of {config.method.decoder_dim}.",
+        f"median of {arguments.repeats} runs of about {arguments.seconds:g} s; forward and backward passes, and in the "
+        f"whole step the update, with a decoder of {method.decoder_depth} blocks of {method.decoder_dim}.",
         "FLOPs are what XLA counts in the compiled program.",
     ]
     results.write(arguments.out, name, "Encoding visible patches alone", rows, notes)
