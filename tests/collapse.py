@@ -9,8 +9,8 @@ ADAMW = {"optim__name": "adamw", "optim__lr": 0.04}  # 0.01 for a batch of 64
 
 
 def judged(name, steps, **overrides):
-    """-> (warning or None, measures) after `steps` steps of a `tiny` variant; overrides as in `make_run`."""
-    one = Trained(name, steps=steps, **{"train__steps": steps, **overrides})
+    """-> (warning or None, measures) after `steps` steps of a `tiny` variant with ReLU; overrides as in `make_run`."""
+    one = Trained(name, steps=steps, **{"train__steps": steps, "encoder__activation": "relu", **overrides})
     measures = {**one.metrics, **one.run.measures(one.out)}
     measures = {key: float(np.ravel(value)[-1]) for key, value in measures.items()}
     return health.warning(measures), measures

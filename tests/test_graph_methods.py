@@ -13,7 +13,7 @@ from jssl.augment.graph import Drop, Whole, choose
 from jssl.augment.graph import GraphCL as Views
 from jssl.losses import nt_xent
 from jssl.method import Time
-from jssl.methods import graphmae, infograph
+from jssl.methods import infograph
 from jssl.methods.bgrl import BGRL, distance
 from jssl.methods.dgi import DGI, jensen_shannon, scores, shuffled
 from jssl.methods.grace import GRACE
@@ -246,27 +246,37 @@ def masked():
     return method, {**params, "mask": jnp.full(6, -5.0)}, carry, views
 
 
-def test_hidden_nodes_have_the_token_or_anothers_features(masked):
-    method, params, _, views = masked
-    graph = choose(views, 0)
-    hidden = jnp.arange(24)[None] % 2 == 0
-    method = dataclasses.replace(method, replace_ratio=0.25)
-    x = np.asarray(method.corrupted(params["mask"], graph, hidden, jax.random.key(0)))[0]
-    seen = np.asarray(graph["x"])[0]
-    np.testing.assert_array_equal(x[1::2], seen[1::2])
-    tokens = (x[::2] == -5).all(1)
-    assert tokens.sum() == 9
-    for node in x[::2][~tokens]:
-        assert (node == seen).all(1).any()
-
-
-def test_so_many_nodes_of_a_batch_are_hidden_whichever_graphs_they_are_of():
+def test_hidden_nodes_have_the_token_or_the_features_of_another_of_their_graph():
+    method = dataclasses.replace(METHODS["graphmae"][0], replace_ratio=0.25)
     graph = choose(jax.jit(Whole())(jax.random.key(0), SETS), 0)
-    hide = jax.jit(lambda rng: graphmae.share(rng, graph, graph["nodes"] > 0, 0.75))
-    found = np.stack([hide(jax.random.key(seed)) for seed in range(20)])
-    assert (found.sum((1, 2)) == int(0.75 * 4 * 29)).all()
-    assert not found[:, SETS["nodes"] == 0].any()
-    first = (found * (SETS["graph"] == 0)).sum(2)
+    hidden = (jnp.arange(graph["nodes"].shape[1]) % 2 == 0) & (graph["nodes"] > 0)
+    corrupted = jax.jit(lambda rng: method.corrupted(jnp.full(5, -5.0), graph, hidden, rng))
+    seen, tokens = np.asarray(graph["x"]), []
+    for seed in range(20):
+        x = np.asarray(corrupted(jax.random.key(seed)))
+        np.testing.assert_array_equal(x[~hidden], seen[~hidden])
+        token = (x == -5).all(-1)
+        tokens.append(token[hidden].mean())
+        for r, node in np.argwhere(hidden & ~token):
+            same = np.asarray(graph["graph"][r] == graph["graph"][r, node])
+            assert (x[r, node] == seen[r, same]).all(1).any()
+    assert np.mean(tokens) == pytest.approx(0.75, abs=0.04)
+
+
+def test_a_share_of_the_nodes_is_hidden_whichever_graphs_they_are_of():
+    method, found = dataclasses.replace(METHODS["graphmae"][0], mask_ratio=0.75), []
+    seen = lambda token, graph, hidden, rng: found.append(hidden) or graph["x"]
+    graph = rows_of(*[rings(8, 12, 9, features=6, nodes=3, edges=6, seed=seed) for seed in range(4)])
+    views = jax.jit(Whole())(jax.random.key(0), graph)
+    params, carry = jax.jit(method.init)(jax.random.key(1), views)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GraphMAE, "corrupted", lambda self, *args: seen(*args))
+        for seed in range(20):
+            method.loss(params, carry, views, jax.random.key(seed), START)
+    found = np.stack(found)
+    assert not found[:, graph["nodes"] == 0].any()
+    assert found[:, graph["nodes"] > 0].mean() == pytest.approx(0.75, abs=0.03)
+    first = (found * (graph["graph"] == 0)).sum(2)
     assert first.min() < 6 < first.max()  # of 8 nodes
 
 

@@ -9,7 +9,7 @@ import pytest
 from jssl.nets.graph import GAT, GCN, GIN, GNN, SAGE, dropout, readout
 from jssl.nets.net import apply_net, init_net
 from tests import oracles
-from tests.graphs import batch
+from tests.graphs import batch, rings
 
 MANIFEST, TENSORS = oracles.load("graph_layers")
 WEIGHTS = {name.removeprefix("model."): value for name, value in TENSORS.items() if name.startswith("model.")}
@@ -70,9 +70,10 @@ def test_dropout_hides_its_share_and_keeps_the_mean(rate):
     class Dropped(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return dropout(self, x, rate)
+            return dropout(self, graph, x, rate)
 
-    x = jnp.full((300, 300), 3.0)
+    graph = rings(150, 150)
+    x = jnp.full((1, 300, 301), 3.0)
     y = np.asarray(Dropped().apply({}, x, rngs={"dropout": jax.random.key(0)}))
     assert set(np.unique(y.round(4))) == {0.0, np.float32(3 / (1 - rate)).round(4)}
     assert (y == 0).mean() == pytest.approx(rate, abs=0.01)

@@ -8,12 +8,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jssl.augment.graph import choose, draw, lowest
+from jssl.augment.graph import choose, draw
 from jssl.method import Method
 from jssl.nets.graph import GNN, of_examples, of_nodes, uniform
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.transforms import cosine, gather, mean_over, rows
+from jssl.transforms import cosine, mean_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class GraphMAE(Method):
     """
 
     encoder: Net  # f_E; embeddings are of nodes, or of graphs where it has a readout
-    mask_ratio: float = 0.5
+    mask_ratio: float = 0.5  # each node is hidden with this probability
     replace_ratio: float = 0.05  # of the hidden nodes: they have another node's features instead of the token
     gamma: float = 3.0  # of the scaled cosine error; 1 is the cosine error
     decoder: str = "gat"  # kind of the decoder's one layer, f_D
@@ -62,7 +62,7 @@ class GraphMAE(Method):
     def loss(self, params, carry, views, rng, time):
         graph = choose(views, 0)
         rng_mask, rng_noise, rng_encoder, rng_decoder = jax.random.split(rng, 4)
-        hidden = share(rng_mask, graph, graph["nodes"] > 0, self.mask_ratio)  # bool [R, n]
+        hidden = (draw(rng_mask, graph) < self.mask_ratio) & (graph["nodes"] > 0)  # [R, n]
         x = self.corrupted(params["mask"], graph, hidden, rng_noise)
 
         stats = dict(carry["stats"])
@@ -80,28 +80,18 @@ class GraphMAE(Method):
         return loss, ({**carry, "stats": stats}, {"metrics": {}, "features": features, "there": {"features": examples}})
 
     def corrupted(self, token, graph, hidden, rng):
-        """The token in place of the hidden nodes' features, or for `replace_ratio` of them those of a random node."""
+        """The token in place of the hidden nodes' features, or for `replace_ratio` of them those of a random node of
+        their graph."""
+        rng_which, rng_from = jax.random.split(rng)
+        replaced = hidden & (draw(rng_which, graph) < self.replace_ratio)
+        # The nodes of each graph in random order; graphs lie one after the other, so node i has one of its own graph's.
+        other = jax.vmap(lambda u, of: jnp.lexsort((u, of)))(draw(rng_from, graph), graph["graph"])
         x = jnp.where(hidden[..., None], token, graph["x"])
-        if not self.replace_ratio:
-            return x
-        rng_which, *rngs = jax.random.split(rng, 3)
-        replaced = share(rng_which, graph, hidden, self.replace_ratio)
-        # The i-th node in one random order has the features of the i-th in another, nodes before padding.
-        padding = jnp.ravel(gather(graph["nodes"] == 0))
-        place, other = (jnp.lexsort((jnp.ravel(gather(draw(key, graph, by=jax.random.bits))), padding)) for key in rngs)
-        of = jnp.zeros_like(place).at[place].set(other).reshape(hidden.shape)
-        every = gather(graph["x"]).reshape(-1, x.shape[-1])
-        return jnp.where(replaced[..., None], jnp.take(every, rows(of), 0), x)
+        return jnp.where(replaced[..., None], jnp.take_along_axis(graph["x"], other[..., None], 1), x)
 
     def embed(self, params, carry, inputs):
         h, _, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs)
         return {"features": h}
-
-
-def share(rng, graph, there, part):
-    """bool [R, n]: a random `part`, rounded down, of the nodes `there` [R, n] in the batch, of whichever graphs."""
-    score, whole = (gather(x).reshape(1, -1) for x in (draw(rng, graph, by=jax.random.bits), there))
-    return rows(lowest(score, whole, jnp.zeros(whole.shape, int), 1, part).reshape(there.shape))
 
 
 def scaled_cosine_error(y, x, hidden, gamma):
