@@ -54,6 +54,23 @@ class Encoder:
             source = data.sample(source, **sample)
         return embed(self.embedder, self.params, self.carry, source, self.preprocess, batch_size, workers)
 
+    def patches(self, source):
+        """What the encoder makes of the patches of a few images -> None where it has none, else {'image': uint8 [M, H,
+        W, C], as it sees them, 'tokens': float32 [M, h, w, D], and of a class token 'attention', [M, heads, h, w]}."""
+        if not hasattr(self.method.encoder, "stride"):
+            return None
+        inputs, m = self.preprocess, len(source)
+        (batch,) = source.every(batch_size=m, rows=np.arange(m), size=inputs.size, crop=inputs.crop)
+        embed = jax.jit(lambda params, carry, batch: self.method.embed(params, carry, inputs(batch)))
+        with jax.set_mesh(self.embedder.mesh):
+            out = embed(self.params, self.carry, {"image": batch["image"]})
+        height, width = (side // self.method.encoder.stride for side in (inputs.size, inputs.size))
+        found = {"image": batch["image"], "tokens": np.asarray(out["tokens"]).reshape(m, height, width, -1)}
+        if "cls" in out:
+            shares = np.asarray(out["attention"])[:, :, 0, -height * width :]
+            found["attention"] = shares.reshape(*shares.shape[:2], height, width)
+        return found
+
     def _check(self, source):
         modality = "graph" if self.channels is None else "image"
         if source.modality != modality:

@@ -82,3 +82,8 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def embed(self, params, carry, inputs) -> dict:
         """Preprocessed inputs, no randomness -> {'features': [N, D]}; where they exist also 'tokens' [N, L, D]."""
+
+    def reconstruct(self, params, carry, x, rng):
+        """For people to look at, where a method makes images again: [N, H, W, C] -> [N, 3, H, W, C], the images, what
+        the encoder sees of them, and what the method makes of that; else None."""
+        return None

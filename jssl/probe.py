@@ -60,6 +60,9 @@ class Probed(Method):
     def embed(self, params, carry, inputs):
         return self.inner.embed(own(params), carry, inputs)
 
+    def reconstruct(self, params, carry, x, rng):
+        return self.inner.reconstruct(own(params), carry, x, rng)
+
     def _beside(self, params, carry, change, *args):
         """What `change` makes of the method's own parameters and carry, with the probe's as they are."""
         new, moved = change(own(params), carry, *args)

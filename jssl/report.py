@@ -22,8 +22,8 @@ def report(workdir):
     """Writes WORKDIR/report.html from what is in the run directory and returns its path.
 
     Read where they exist: config.json, metrics.jsonl, scores.json, graph.npz, neighbours.npz (see `panel`), map.npz,
-    views.png. What has no data is left out, with the command that makes it. Raises FileNotFoundError if there is none
-    of them, ValueError if one cannot be read.
+    patches.npz, reconstructions.png, views.png. What has no data is left out, with the command that makes it. Raises
+    FileNotFoundError if there is none of them, ValueError if one cannot be read.
     """
     workdir = pathlib.Path(workdir)
     config, scores, rows = (
@@ -38,6 +38,8 @@ def report(workdir):
         "Nearest neighbours": sections.neighbours(_read_arrays(workdir / "neighbours.npz")),
         "Map of the embeddings": sections.embeddings(_read_arrays(workdir / "map.npz")),
         "Training curves": sections.curves(rows),
+        "Patches": sections.patches(_read_arrays(workdir / "patches.npz")),
+        "Reconstructions": sections.reconstructions(workdir / "reconstructions.png"),
         "Views": sections.views(workdir / "views.png"),
     }
     if not config and not any(content.values()):

@@ -178,6 +178,7 @@ class Run:
                 writer.note(f"stopped at step {done:,} and saved; the same command goes on from there")
                 return None
             self.export(state, "weights")
+            self.draw_reconstructions(state)
             writer.note(f"trained for {done:,} steps; encoder in {self.workdir / encoder.FOLDER}")
             return state
 
@@ -225,12 +226,30 @@ class Run:
         """views.png: the first batch as the method sees it, of images."""
         if jax.process_index() or self.source.modality != "image":
             return
-        rng, _ = jax.random.split(jax.random.fold_in(self.rng, 0))  # as in `train_step`
-        augment = self.experiment.augment
-        views = jax.device_get(jax.jit(augment)(rng, self.feed.first(8)))
-        sheet = views_sheet(views, augment.mean, augment.std)
-        Image.fromarray(sheet.squeeze()).save(self.workdir / "views.png")
+        sheet = self.draw("views", self.first_views())
         writer.image("views", sheet, 0)
+
+    def draw_reconstructions(self, state):
+        """reconstructions.png: the same images, what the encoder sees of them, and what the method makes of that; by
+        methods that do, in a single process."""
+        if jax.process_count() > 1 or self.source.modality != "image":
+            return
+        x, reconstruct = self.first_views()["image"][:, 0], jax.jit(self.experiment.method.reconstruct)
+        with jax.set_mesh(self.mesh):
+            shown = reconstruct(state.params, state.carry, x, jax.random.fold_in(self.rng, 1))
+        if shown is not None:
+            self.draw("reconstructions", {"image": shown})
+
+    def first_views(self):
+        """Of eight images, on this process alone, as `train_step` makes them of the first batch."""
+        rng, _ = jax.random.split(jax.random.fold_in(self.rng, 0))
+        return jax.device_get(jax.jit(self.experiment.augment)(rng, self.feed.first(8)))
+
+    def draw(self, name, views):
+        """NAME.png; -> the picture."""
+        sheet = views_sheet(views, self.experiment.augment.mean, self.experiment.augment.std)
+        Image.fromarray(sheet.squeeze()).save(self.workdir / f"{name}.png")
+        return sheet
 
     def export(self, state, weights):
         method, preprocess = self.experiment.method, self.experiment.preprocess

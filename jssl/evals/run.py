@@ -10,7 +10,7 @@ from jssl.encoder import Encoder
 from jssl.evals import graphs
 from jssl.evals import protocol as protocols
 from jssl.evals.labels import share
-from jssl.evals.shown import save_pictures, unlabelled
+from jssl.evals.shown import save_patches, save_pictures, unlabelled
 from jssl.experiment import provenance
 
 TASKS = ("knn", "linear", "fewshot")  # of images, where no protocol is named
@@ -19,7 +19,7 @@ BATCH = 256
 
 
 def evaluate(workdir, protocol=None, draws=None, data=None, test=None):
-    """Scores a run: writes scores.json, neighbours.npz, map.npz and graph.npz into it and returns the table as text.
+    """Scores a run: writes scores.json and what the report shows into it and returns the table as text.
 
     protocol: comma-separated names, of `jssl.evals.protocol.PROTOCOLS` for images, of `jssl.evals.graphs` for graphs;
     draws: of the labelled images, one by default, for all but fewshot, which draws 100 times; of splits of a graph that
@@ -56,6 +56,7 @@ def of_images(workdir, encoders, config, asked, draws, data, test):
         for name, encoder in encoders.items()
     }
     save_pictures(workdir, features["trained"]["test"], splits["test"])
+    save_patches(workdir, encoders["trained"], splits["test"])
     labels = {split: source.labels for split, source in splits.items()}
     said = {split: source.spec for split, source in splits.items()} | {"encoder_saw_test_images": not test}
     if labels["train"] is None or labels["test"] is None:

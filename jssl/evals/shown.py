@@ -30,6 +30,23 @@ def save_pictures(workdir, features, source):
         np.savez(workdir / "map.npz", xy=embedding_map(features), **shown)
 
 
+def save_patches(workdir, encoder, source):
+    """patches.npz of an encoder with patch tokens: the first three principal components as colours, and attention."""
+    path = workdir / "patches.npz"
+    path.unlink(missing_ok=True)
+    rows = np.random.default_rng(0).permutation(len(source))[:QUERIES]
+    if (found := encoder.patches(source.take(rows))) is None:
+        return
+    tokens = found.pop("tokens")
+    flat = tokens.reshape(-1, tokens.shape[-1])
+    flat = flat - flat.mean(0)
+    parts = flat @ np.linalg.svd(flat, full_matrices=False)[2][:3].T  # [M * h * w, 3]
+    low, high = np.percentile(parts, (2, 98), axis=0)
+    colours = np.clip((parts - low) / np.maximum(high - low, 1e-12), 0, 1)
+    colours = np.round(255 * colours).astype(np.uint8).reshape(*tokens.shape[:3], -1)
+    np.savez(path, colours=colours, **found)
+
+
 def save_map(workdir, features, labels, label_names):
     """map.npz of examples, with their classes where they are known."""
     shown = {"xy": embedding_map(features)}

@@ -66,8 +66,7 @@ class Autoencoder(Method):
         h, _, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
         return {"features": h}
 
-    def reconstruct(self, params, carry, inputs):
-        """Images [N, H, W, C], from their codes."""
-        x, stats = inputs["image"], carry["stats"]
-        h = self.embed(params, carry, inputs)["features"]
-        return apply_net(self.decoder(x), params["decoder"], stats["decoder"], h)[0]
+    def reconstruct(self, params, carry, x, rng):
+        seen, stats = self.corrupted(x, rng), carry["stats"]
+        h = self.embed(params, carry, {"image": seen})["features"]
+        return jnp.stack([x, seen, apply_net(self.decoder(x), params["decoder"], stats["decoder"], h)[0]], 1)

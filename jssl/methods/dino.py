@@ -14,7 +14,7 @@ from jssl.health import information
 from jssl.losses import cross_crops
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_crops, apply_nets, apply_views, init_nets
+from jssl.nets.net import Net, apply_crops, apply_net, apply_views, init_nets
 from jssl.transforms import ema
 
 
@@ -100,9 +100,9 @@ class DINO(Method):
 
     def embed(self, params, carry, inputs):
         # The teacher's features are the better ones throughout training (section 5.2).
-        encoder = {"encoder": self.teacher["encoder"]}
-        out, _ = apply_nets(encoder, carry["target"], carry["target_stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        params, stats = (carry[name]["encoder"] for name in ("target", "target_stats"))
+        h, out, _ = apply_net(self.teacher["encoder"], params, stats, inputs["image"])
+        return {"features": h, **out}
 
     def temperature(self, time):
         """From tau_t_start to tau_t along a line; the authors' code takes a step of it each epoch."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jssl.masking import random_mask
 from jssl.method import Method
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import Decoder, grid, patchify
+from jssl.nets.vit import Decoder, grid, patchify, unpatchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,18 @@ class MAE(Method):
     def embed(self, params, carry, inputs):
         h, out, _ = apply_net(self.encoder, params["encoder"], {}, inputs["image"])
         return {"features": h, **out}
+
+    def reconstruct(self, params, carry, x, rng):
+        """With norm_pix the decoder knows neither mean nor contrast of a patch: they are then those of the image."""
+        mask = self.mask(rng, x)
+        _, out, _ = apply_net(self.encoder, params["encoder"], {}, x, keep=mask.keep)
+        decoder, prefix = self.decoder(x.shape[-1]), self.prefix(x, out.get("cls"))
+        pixels, _, _ = apply_net(decoder, params["decoder"], {}, out["tokens"], mask.restore, **prefix)
+        patches, hidden = patchify(x, self.encoder.patch), mask.hidden[..., None]
+        if self.norm_pix:
+            pixels = pixels * patches.std(-1, keepdims=True, ddof=1) + patches.mean(-1, keepdims=True)
+        image = lambda patches: unpatchify(patches, self.encoder.patch, prefix["grid"])
+        return jnp.stack([x, image(jnp.where(hidden, 0, patches)), image(jnp.where(hidden, pixels, patches))], 1)
 
     def mask(self, rng, x):
         return random_mask(rng, len(x), math.prod(grid(x, self.encoder.patch)), self.mask_ratio)

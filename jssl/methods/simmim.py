@@ -67,6 +67,13 @@ class SimMIM(Method):
         h, out, _ = apply_net(self.encoder, params["encoder"], {}, inputs["image"])
         return {"features": h, **out}
 
+    def reconstruct(self, params, carry, x, rng):
+        hidden = self.mask(rng, x)
+        _, out, _ = apply_net(self.masked, params["encoder"], {}, x, hidden=hidden)
+        pixels, _, _ = apply_net(self.head(x.shape[-1]), params["head"], {}, out["tokens"])
+        image, where = unpatchify(pixels, self.encoder.stride, grid(x, self.encoder.stride)), self.pixels(hidden, x)
+        return jnp.stack([x, jnp.where(where, 0, x), jnp.where(where, image, x)], 1)
+
     def mask(self, rng, x):
         unit = self.mask_size // self.encoder.patch
         return coarse_mask(rng, len(x), grid(x, self.encoder.patch), unit, self.mask_ratio)

@@ -1,0 +1,82 @@
+"""What people see of masked methods: reconstructions, patches as colours, attention."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jssl import config as configs
+from jssl import data
+from jssl.encoder import Encoder
+from jssl.evals.run import evaluate
+from jssl.methods import mae
+from jssl.methods.mae import MAE
+from jssl.methods.simmim import SimMIM
+from jssl.nets.vit import Decoder, ViT, patchify
+from jssl.report import report
+from jssl.train import train
+
+NET = ViT(16, 2, 2, patch=4, pool="mean")
+IMAGES = np.random.RandomState(0).randn(3, 16, 16, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", [MAE(NET, 16, 1, 2), SimMIM(NET, mask_size=4)], ids=["MAE", "SimMIM"])
+def test_reconstructions_are_of_hidden_patches_alone(method):
+    params, carry = jax.jit(method.init)(jax.random.key(0), {"image": IMAGES[:, None]})
+    shown = np.asarray(jax.jit(method.reconstruct)(params, carry, IMAGES, jax.random.key(1)))
+    assert shown.shape == (3, 3, 16, 16, 1)
+    np.testing.assert_array_equal(shown[:, 0], IMAGES)
+    before, seen, after = (patchify(shown[:, i], 4) for i in range(3))
+    hidden = np.asarray((seen == 0).all(-1))
+    assert 0.4 < hidden.mean() < 0.8
+    np.testing.assert_array_equal(seen[~hidden], before[~hidden])
+    np.testing.assert_array_equal(after[~hidden], before[~hidden])
+    assert np.abs(after[hidden] - before[hidden]).max(-1).min() > 1e-3
+
+
+def test_normalised_patches_come_back_with_the_images_own_mean_and_contrast(monkeypatch):
+    """A decoder that is right about what it predicts gives the image."""
+    method = MAE(NET, 16, 1, 2, norm_pix=True)
+    params, carry = jax.jit(method.init)(jax.random.key(0), {"image": IMAGES[:, None]})
+    target, run = method.target(IMAGES), mae.apply_net
+    right = lambda net, *args, **kw: (target, {}, {}) if isinstance(net, Decoder) else run(net, *args, **kw)
+    monkeypatch.setattr(mae, "apply_net", right)
+    shown = method.reconstruct(params, carry, IMAGES, jax.random.key(1))
+    np.testing.assert_allclose(shown[:, 2], IMAGES, atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=["mae:tiny", "simclr:tiny"])
+def workdir(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param.partition(":")[0])
+    few = {"data.source": "digits@train[:200]", "data.eval_source": "digits@test[:100]"}
+    short = {"train.steps": 2, "checkpoint.every": 2, "eval.every": 2, "log_every": 2}
+    train(configs.load(request.param, few | short), folder)
+    return folder
+
+
+def test_the_report_shows_what_the_method_and_the_encoder_make_of_images(workdir):
+    evaluate(workdir, protocol="knn")
+    page = report(workdir).read_text()
+    masked = workdir.name.startswith("mae")
+    assert (workdir / "reconstructions.png").is_file() == masked
+    assert (workdir / "patches.npz").is_file() == masked
+    for section in "Patches", "Reconstructions":
+        assert (f"<h2>{section}</h2>" in page) == masked
+    assert "Not made yet" not in page
+    if masked:
+        assert np.asarray(Image.open(workdir / "reconstructions.png")).std() > 10
+        found = np.load(workdir / "patches.npz")
+        assert found["colours"].shape == (8, 4, 4, 3)
+        assert found["attention"].shape == (8, 2, 4, 4)
+        assert 0 < found["attention"].sum((2, 3)).min() <= found["attention"].sum((2, 3)).max() < 1  # the rest: itself
+        assert page.count("head 2") == 8
+
+
+def test_patches_are_those_that_embed_gives(workdir):
+    encoder = Encoder(workdir)
+    source = data.open_source("digits@test[:5]")
+    found = encoder.patches(source)
+    if not workdir.name.startswith("mae"):
+        assert found is None
+        return
+    np.testing.assert_allclose(found["tokens"].mean((1, 2)), encoder.embed(source), atol=1e-5)  # the mean of tokens
