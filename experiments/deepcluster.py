@@ -35,7 +35,9 @@ def demo():
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    return recipes.tiny(demo(), k=8, iterations=5)
+    config = recipes.tiny(demo(), k=8, iterations=5)
+    config.encoder.activation = "relu"  # smooth features have weak directions, whose rounding whitening makes large
+    return config
 
 
 def fashion():

@@ -13,7 +13,7 @@ from jax import lax
 from jssl.health import information
 from jssl.losses import cross_crops
 from jssl.method import Method
-from jssl.nets.mlp import MLP
+from jssl.nets.mlp import prototype_head
 from jssl.nets.net import Net, apply_crops, apply_net, apply_views, init_nets
 from jssl.transforms import ema
 
@@ -44,7 +44,7 @@ class DINO(Method):
 
     @property
     def heads(self):
-        return head(self.hidden, self.dim, self.prototypes, self.depth, self.norm, self.encoder.dtype)
+        return prototype_head(self.hidden, self.dim, self.prototypes, self.depth, self.norm, self.encoder.dtype)
 
     @property
     def student(self):
@@ -111,10 +111,3 @@ class DINO(Method):
     def momentum(self, time):
         """From lambda_base to 1 along half a cosine (section 3.1)."""
         return time.cosine(self.lambda_base)
-
-
-def head(hidden, dim, prototypes, depth=3, norm=False, dtype=jnp.float32):
-    """The networks from features to scores: an MLP to unit vectors [..., dim], and their cosines to the prototypes."""
-    projector = MLP(hidden, dim, depth, norm, activation="gelu", output="l2", dtype=dtype)
-    # In float32, since the scores are divided by temperatures as low as 0.04.
-    return {"projector": projector, "last": MLP(0, prototypes, depth=1, bias=False, output="weight_norm")}

@@ -16,7 +16,7 @@ from jssl.health import information
 from jssl.losses import cross_crops, cross_patches, koleo
 from jssl.masking import block_mask
 from jssl.method import Method
-from jssl.methods.dino import head
+from jssl.nets.mlp import prototype_head
 from jssl.nets.net import Net, apply_net, init_net, init_nets
 from jssl.nets.vit import grid
 from jssl.transforms import ema, sinkhorn
@@ -76,7 +76,7 @@ class IBOT(Method):
     def heads(self):
         """{"head": of class tokens, "patch_head": of patches, where they have their own}, each {name: network}."""
         numbers = {"head": self.prototypes, "patch_head": self.patch_prototypes}
-        make = lambda k: head(self.hidden, self.dim, k, self.depth, dtype=self.encoder.dtype)
+        make = lambda k: prototype_head(self.hidden, self.dim, k, self.depth, dtype=self.encoder.dtype)
         return {name: make(k) for name, k in numbers.items() if k is not None}
 
     @property

@@ -71,3 +71,12 @@ class MLP(nn.Module):
         y = x.astype(jnp.float32)
         y = unit(y) if self.output == "l2" else y
         return y, {"layers": (*layers, y)}
+
+
+def prototype_head(hidden, dim, prototypes, depth=3, norm=False, dtype=jnp.float32):
+    """DINO's networks from features to scores: an MLP to unit vectors [..., dim], and their cosines to prototypes.
+
+    The last one computes in float32, since its scores are divided by temperatures as low as 0.04.
+    """
+    projector = MLP(hidden, dim, depth, norm, activation="gelu", output="l2", dtype=dtype)
+    return {"projector": projector, "last": MLP(0, prototypes, depth=1, bias=False, output="weight_norm")}
