@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from jssl import by_class, figures, sections
+from jssl import by_class, figures, pictures, sections
 from jssl.writers import read_metrics
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.tmpl")
@@ -38,9 +38,9 @@ def report(workdir):
         "Nearest neighbours": sections.neighbours(_read_arrays(workdir / "neighbours.npz")),
         "Map of the embeddings": sections.embeddings(_read_arrays(workdir / "map.npz")),
         "Training curves": sections.curves(rows),
-        "Patches": sections.patches(_read_arrays(workdir / "patches.npz")),
-        "Reconstructions": sections.reconstructions(workdir / "reconstructions.png"),
-        "Views": sections.views(workdir / "views.png"),
+        "Patches": pictures.patches(_read_arrays(workdir / "patches.npz")),
+        "Reconstructions": pictures.reconstructions(workdir / "reconstructions.png"),
+        "Views": pictures.views(workdir / "views.png"),
     }
     if not config and not any(content.values()):
         raise FileNotFoundError(f"{workdir} is no run directory: it has no config.json, metrics.jsonl or scores.json")

@@ -6,7 +6,6 @@ import re
 import shlex
 
 import numpy as np
-from PIL import Image
 
 from jssl import figures
 from jssl.evals.protocol import title
@@ -208,13 +207,13 @@ def neighbours(arrays):
     rows = []
     for q in range(len(query)):
         text = word(labels[q]) if labels is not None else "query"
-        row = [_tile(query[q], text, _item(arrays, "query_name", q), "")]
+        row = [tile(query[q], text, _item(arrays, "query_name", q), "")]
         for k in range(neighbour.shape[1]):
             text, kind = f"{similarity[q, k]:.2f}", ""
             if labels is not None:
                 kind = "same" if near[q, k] == labels[q] else "other"
                 text = text if kind == "same" else f"{text} · {word(near[q, k])}"
-            row.append(_tile(neighbour[q, k], text, _item(arrays, "neighbour_name", (q, k)), kind))
+            row.append(tile(neighbour[q, k], text, _item(arrays, "neighbour_name", (q, k)), kind))
         columns = f"1.35fr repeat({neighbour.shape[1]}, 1fr)"
         rows.append(f'<div class="row" style="grid-template-columns: {columns}">{"".join(row)}</div>')
     agree = ""
@@ -230,7 +229,8 @@ def neighbours(arrays):
     )
 
 
-def _tile(image, text, name, kind):
+def tile(image, text, name, kind):
+    """A picture with a text below and a name to point at; kind: "same", "other" or "", its frame."""
     pixels = ' class="pixels"' if len(image) < 48 else ""
     title = escape(name if name else text)
     return (
@@ -295,55 +295,6 @@ def _curve(rows, name, heading, caption):
     steps, values = zip(*((row["step"], row[name]) for row in rows if name in row))
     svg = figures.chart(steps, values, percent=name in PERCENT, zero=name in FROM_ZERO)
     return f"<figure><h3>{escape(heading)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def views(path):
-    return _picture(
-        path,
-        "The first batch as the method sees it: each image after its random crops and changes of colour. One should "
-        "still recognise it; what the views change, the encoder learns to ignore.",
-    )
-
-
-def reconstructions(path):
-    return _picture(
-        path,
-        "Each row: an image, what the encoder sees of it, and what the method makes of that. Visible patches are shown "
-        "as they are; hidden ones should come out plausible, if blurred: more than the mean of what is possible no "
-        "squared or absolute error asks for.",
-    )
-
-
-def _picture(path, lead):
-    if not path.exists():
-        return ""
-    image = Image.open(path)
-    image.thumbnail((1600, 2400))
-    pixels = f' pixels" style="width: min(100%, {3 * image.width}px)' if image.width < 640 else ""
-    return f'<p>{lead}</p><img class="wide{pixels}" src="{figures.data_uri(image)}" alt="{path.stem}">'
-
-
-def patches(arrays):
-    """Patch tokens as colours, and where each head of the class token looks. arrays: what patches.npz holds"""
-    if not arrays:
-        return ""
-    attention, rows = arrays.get("attention"), []
-    for i, (image, colours) in enumerate(zip(arrays["image"], arrays["colours"], strict=True)):
-        tiles = [_tile(image, "image", "", ""), _tile(colours, "patches", "", "")]
-        for h, shares in enumerate([] if attention is None else attention[i], start=1):
-            grey = np.round(255 * shares / max(shares.max(), 1e-12)).astype(np.uint8)[..., None]
-            tiles.append(_tile(grey, f"head {h}", f"at most {100 * shares.max():.0f} % on one patch", ""))
-        rows.append(f'<div class="row" style="grid-template-columns: repeat({len(tiles)}, 1fr)">{"".join(tiles)}</div>')
-    heads = (
-        " Then the attention of the class token in the last block, head by head: white is the patch it looks at most."
-        if attention is not None
-        else ""
-    )
-    return (
-        "<p>Patch tokens as colours: their first three principal components over these images, as red, green and blue. "
-        f"Patches of one colour are alike to the encoder; things should stand out from what is behind them.{heads}</p>"
-        f'<div class="neighbours broad">{"".join(rows)}</div>'
-    )
 
 
 def run(config):
