@@ -26,10 +26,9 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU, with DINOv2's balanced targets: by means as centres it collapsed here. A fresh
-    ViT's class tokens are almost the same for all of so few images, and nothing in its head tells them apart."""
-    config = recipes.digits(METHOD, hidden=256, dim=64, prototypes=256, block=2, lambda_base=0.98)
-    config.method.centering = "sinkhorn"
+    """scikit-learn's digits, on a CPU, with DINOv2's KoLeo: without it collapsed here. A fresh ViT's class tokens are
+    almost the same for all of so few images, and nothing else tells them apart."""
+    config = recipes.digits(METHOD, hidden=256, dim=64, prototypes=256, block=2, lambda_base=0.98, koleo_weight=0.1)
     config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0})
     config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 3, "heads": 4, "patch": 4}
     config.augment.update({"local_views": 2, "local_area": (0.25, 0.6), "local_size": 8})
@@ -40,7 +39,7 @@ def demo():
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    config = recipes.tiny(demo(), hidden=16, dim=8, prototypes=32, lambda_base=0.9, centering="mean")
+    config = recipes.tiny(demo(), hidden=16, dim=8, prototypes=32, lambda_base=0.9, koleo_weight=0.0)
     config.optim.update({"clip": None, "groups": ()})
     return config
 
@@ -55,7 +54,7 @@ def fashion():
 
 def folder():
     config = recipes.folder_vit(METHOD, hidden=1024, dim=128, prototypes=4096, lambda_base=0.99, block=4)
-    config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0, "centering": "sinkhorn"})
+    config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0, "koleo_weight": 0.1})  # see `demo`
     config.encoder.update({"positions": "learned", "pool": "cls"})
     recipes.views(config, "dino", None, area=(0.25, 1.0), local_views=0, blur=(0.5, 0.1, 0.2))
     config.optim.clip = 3.0
