@@ -113,9 +113,8 @@ class IBOT(Method):
         t_patch, mean = self.of_patches(carry["target"], out["tokens"], place)  # [N * V, S, K], [K]
 
         # The student sees them with hidden patches, and the small ones.
-        _, out, _ = apply_net(
-            self.student, params["encoder"], {}, large, hidden=hidden, train=True, rng=rng_large
-        )  # fmt: skip
+        how = {"hidden": hidden, "train": True, "rng": rng_large}
+        _, out, _ = apply_net(self.student, params["encoder"], {}, large, **how)
         s_patch, _ = self.of_patches(params, out["tokens"], place)
         h = [out["cls"].reshape(n, v, -1)]
         if "local" in views:
