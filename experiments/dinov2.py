@@ -18,6 +18,7 @@ imagenet22k: their vitl14.yaml, ViT-L/14 for 625,000 steps: batch 3072, small cr
     with a bottleneck of 384, Sinkhorn, average 0.994. Their blocks have SwiGLU. Give it data.source.
 """
 
+from experiments import ibot
 from experiments.dino import still
 from jssl import recipes
 from jssl.config import choose
@@ -33,49 +34,42 @@ def get_config(variant="demo"):
 
 def demo():
     """scikit-learn's digits, on a CPU."""
-    config = recipes.digits(METHOD, hidden=256, dim=64, prototypes=256, patch_prototypes=256, block=2, **PAPER)
-    config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0, "lambda_base": 0.98})
-    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 3, "heads": 4, "patch": 4}
-    config.augment.update({"local_views": 2, "local_area": (0.25, 0.6), "local_size": 8})
-    config.optim.update({"lr": 2e-3, "weight_decay": 0.04, "clip": 3.0})
-    config.train.update({"steps": 400, "batch_size": 128})
-    return still(config, 30.0)
+    return beyond(ibot.demo())
 
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    config = recipes.tiny(demo(), hidden=16, dim=8, prototypes=32, patch_prototypes=24, lambda_base=0.9)
-    config.optim.update({"clip": None, "groups": ()})
+    config = beyond(ibot.tiny())
+    config.method.patch_prototypes = 24
     return config
 
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    crops = {"area": (0.25, 1.0), "local_size": 12, "local_views": 2, "local_area": (0.1, 0.4)}
-    config = recipes.fashion(demo(), steps=300, name="dino", **crops, blur=(0.0, 0.0, 0.0))
-    config.method.block = 4
-    return config
+    return beyond(ibot.fashion())
 
 
 def folder():
-    config = recipes.folder_vit(METHOD, hidden=1024, dim=128, prototypes=4096, patch_prototypes=4096, block=4, **PAPER)
-    config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0, "lambda_base": 0.99})
-    config.encoder.update({"positions": "learned", "pool": "cls", "registers": 4})
-    recipes.views(config, "dino", None, area=(0.32, 1.0), local_views=0, blur=(0.5, 0.1, 0.2))
-    config.optim.clip = 3.0
+    config = beyond(ibot.folder())
+    config.encoder.registers = 4
+    config.augment.area = (0.32, 1.0)
     return config
 
 
 def cifar10():
-    config = recipes.cifar10_vit(METHOD, prototypes=4096, patch_prototypes=4096, block=4, **PAPER)
-    config.encoder.update({"positions": "learned", "pool": "cls", "registers": 4})
-    recipes.views(config, "byol", 32, blur=(0.0, 0.0), **recipes.CIFAR)
-    config.optim.clip = 3.0
-    return still(config, 1.0)
+    config = beyond(ibot.cifar10())
+    config.encoder.registers = 4
+    return config
 
 
 def cifar10_200():
     return recipes.shorter(cifar10())
+
+
+def beyond(config):
+    """iBOT's recipe with what DINOv2 adds to it, a head for patches included."""
+    config.method.update({"patch_prototypes": config.method.prototypes, **PAPER})
+    return config
 
 
 def imagenet():
@@ -98,7 +92,7 @@ def imagenet22k():
     config.augment.local_size = 98
     config.train.update({"steps": 500 * EPOCH, "batch_size": 3072})
     config.optim.update({"lr": 2e-4 / 2, "warmup": 80.0 * EPOCH, "end": 1e-6 / (2e-4 * 3**0.5)})
-    config.optim.update({"weight_decay_end": 0.2, "groups": ()})
+    config.optim.weight_decay_end = 0.2
     return layerwise(still(config, 1.0 * EPOCH), 24, 1.0)
 
 

@@ -18,15 +18,19 @@ def choose(views, v):
     return {**{name: views[name] for name in PASSED}, **{name: views[name][:, v] for name in CHANGED}}
 
 
+def at(x, i):
+    """What each index points to in its own row, or beyond it, as padding does, the last. x: [R, n, ...], i: int [R, K]
+    -> [R, K, ...]"""
+    return jax.vmap(lambda x, i: jnp.take(x, i, 0, mode="clip"))(x, i)
+
+
 def draw(rng, graph, of="nodes", shape=(), by=jax.random.uniform):
     """Random numbers of every node or edge, [R, n or E, *shape], by a key of its graph's number and its place therein.
 
     So neither the row that a graph lies in nor what lies beside it changes any: on any number of devices they are the
     same.
     """
-    member = graph["graph"]
-    if of == "edges":
-        member = jax.vmap(lambda member, i: jnp.take(member, i, mode="clip"))(member, graph["receivers"])
+    member = graph["graph"] if of == "nodes" else at(graph["graph"], graph["receivers"])
 
     def row(index, member):
         place = jnp.arange(len(member)) - jnp.searchsorted(member, member)
@@ -163,9 +167,8 @@ class GraphCL:
         """The view of one of the kinds, drawn for each graph."""
         rng, *keys = jax.random.split(rng, len(kinds) + 1)
         made = [self.view(kind, key, batch) for kind, key in zip(kinds, keys, strict=True)]
-        draw = lambda graph: jax.random.randint(jax.random.fold_in(rng, graph), (), 0, len(kinds))
-        at = jax.vmap(lambda x, i: jnp.take(x, i, mode="clip"))
-        nodes = at(jax.vmap(jax.vmap(draw))(batch["index"]), batch["graph"])
+        one = lambda graph: jax.random.randint(jax.random.fold_in(rng, graph), (), 0, len(kinds))
+        nodes = at(jax.vmap(jax.vmap(one))(batch["index"]), batch["graph"])
         which = {"nodes": nodes, "x": nodes[..., None], "edges": at(nodes, batch["receivers"])}
         pick = lambda name: [which[name] == i for i in range(len(kinds))]
         return {name: jnp.select(pick(name), [view[name] for view in made]) for name in CHANGED}
@@ -181,7 +184,7 @@ class GraphCL:
 
     def edges(self, rng, batch):
         there = batch["edges"] > 0
-        graph = jax.vmap(lambda of, i: jnp.take(of, i, mode="clip"))(batch["graph"], batch["receivers"])
+        graph = at(batch["graph"], batch["receivers"])
         score = draw(rng, batch, "edges", by=jax.random.bits)
         lost = lowest(score, there, graph, batch["index"].shape[1], self.ratio)
         return {"edges": batch["edges"] * ~lost}

@@ -15,7 +15,7 @@ from jssl.masking import block_mask
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import grid
+from jssl.nets.vit import check_mask_token, grid
 from jssl.transforms import ema, mean_over, normalised
 
 
@@ -38,9 +38,7 @@ class Data2Vec(Method):
     post_norm: bool = False  # targets normalised once more after the mean: the authors' code for ViT-B
 
     def __post_init__(self):
-        if not hasattr(self.encoder, "mask_token"):
-            name = type(self.encoder).__name__
-            raise ValueError(f"Data2Vec hides patches: encoder {name} has no mask token, expected a ViT")
+        check_mask_token("Data2Vec", self.encoder)
         if not 0 < self.top <= self.encoder.depth:
             raise ValueError(
                 f"method.top={self.top}: the encoder has {self.encoder.depth} blocks, expected 1 to as many"

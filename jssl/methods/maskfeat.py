@@ -13,7 +13,7 @@ from jssl.masking import block_mask
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import grid, patchify
+from jssl.nets.vit import check_mask_token, grid, patchify
 from jssl.transforms import mean_over
 
 SOBEL = ((1.0, 2.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -2.0, -1.0))  # down the rows; across the columns its transpose
@@ -35,9 +35,7 @@ class MaskFeat(Method):
     window: int = 16  # pixels of a Gaussian that weighs them, in the authors' code; 0: none
 
     def __post_init__(self):
-        if not hasattr(self.encoder, "mask_token"):
-            name = type(self.encoder).__name__
-            raise ValueError(f"MaskFeat hides patches: encoder {name} has no mask token, expected a ViT")
+        check_mask_token("MaskFeat", self.encoder)
         if self.encoder.patch % self.cell:
             raise ValueError(
                 f"method.cell={self.cell} does not divide patches of {self.encoder.patch} pixels; expected a divisor"

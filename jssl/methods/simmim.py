@@ -12,7 +12,7 @@ from jssl.masking import coarse_mask
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.nets.vit import grid, unpatchify
+from jssl.nets.vit import check_mask_token, grid, unpatchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,7 @@ class SimMIM(Method):
     mask_size: int = 32  # pixels along the side of a square that is hidden whole (section 3.2)
 
     def __post_init__(self):
-        if not hasattr(self.encoder, "mask_token"):
-            name = type(self.encoder).__name__
-            raise ValueError(f"SimMIM hides patches: encoder {name} has no mask token, expected a ViT or a Swin")
+        check_mask_token("SimMIM", self.encoder, "a ViT or a Swin")
         if self.mask_size % self.encoder.patch:
             raise ValueError(
                 f"method.mask_size={self.mask_size} is no multiple of the patch size {self.encoder.patch}; "

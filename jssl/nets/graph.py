@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jssl.augment.graph import choose, draw
+from jssl.augment.graph import at, choose, draw
 from jssl.config import nearest
 from jssl.nets.mlp import ACTIVATIONS
 from jssl.nets.net import apply_nets, batch_norm
@@ -38,7 +38,7 @@ def at_senders(graph, x):
 
 def at_receivers(graph, x):
     """What the receiver of each edge has: x [R, n, ...] -> [R, E, ...]."""
-    return jax.vmap(lambda x, i: jnp.take(x, i, 0, mode="clip"))(x, graph["receivers"])
+    return at(x, graph["receivers"])
 
 
 def to_receivers(graph, messages, reduce=jax.ops.segment_sum):
@@ -55,7 +55,7 @@ def neighbours(graph, h):
 
 def of_graph(graph, s):
     """What each node's graph has: s [R, G, D] -> [R, n, D]."""
-    return jax.vmap(lambda s, i: jnp.take(s, i, 0, mode="clip"))(s, graph["graph"])
+    return at(s, graph["graph"])
 
 
 def readout(graph, h, kind):

@@ -298,6 +298,12 @@ def norm(eps, dtype, name):
     return nn.LayerNorm(eps, use_fast_variance=False, dtype=dtype, name=name)
 
 
+def check_mask_token(method, encoder, expected="a ViT"):
+    if not hasattr(encoder, "mask_token"):
+        name = type(encoder).__name__
+        raise ValueError(f"{method} hides patches: encoder {name} has no mask token, expected {expected}")
+
+
 def check_heads(dim, heads):
     if dim % heads:
         raise ValueError(f"{heads} heads cannot share a width of {dim}: it has to be a multiple")
