@@ -147,11 +147,17 @@ class Bench:
 
     def encoder_rate(self, **timing):
         """FLOP/s of the encoder's forward and backward passes over two views of a batch, None where XLA counts none."""
+        images, flops = self.encoder_passes(**timing)
+        return flops and flops * images
+
+    def encoder_passes(self, see=lambda x: {}, **timing):
+        """(images per second, FLOPs per image or None) of these passes. see: what else than x the encoder is called
+        with, {name: value}."""
         config = self.config
         network = configs.build(config.encoder, dtype=jnp.dtype(config.dtype))
 
         def loss(params, stats, x):
-            y, _, stats = apply_net(network, params, stats, x, train=True, rng=jax.random.key(0))
+            y, _, stats = apply_net(network, params, stats, x, train=True, rng=jax.random.key(0), **see(x))
             return jnp.mean(jnp.square(y)), stats
 
         with jax.set_mesh(self.mesh):
@@ -161,7 +167,7 @@ class Bench:
             compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*weights, x).compile()
             passes = rate(lambda n: jax.block_until_ready([compiled(*weights, x) for _ in range(n)]), images, **timing)
         counted = (compiled.cost_analysis() or {}).get("flops")
-        return counted * self.mesh.size / images * passes if counted and counted > 0 else None
+        return passes, counted * self.mesh.size / images if counted and counted > 0 else None
 
     def inputs(self):
         """What the encoder takes, and how many examples that is: noise as two views, or a batch of graphs."""

@@ -74,7 +74,7 @@ def beyond(config):
 
 def imagenet():
     config = recipes.imagenet(METHOD, prototypes=65536, norm_last_layer=False, koleo_weight=0.1, lambda_base=0.992)
-    config.method.tau_t_warmup = 30.0 * EPOCH * 2048 / 1281167
+    config.method.tau_t_warmup = 30.0 * EPOCH * 2048 / 1281167  # in epochs of ImageNet
     config.encoder = {"name": "jssl.nets.vit:vit_large", "drop_path": 0.3, "layer_scale": 1e-5}
     crops = {"area": (0.32, 1.0), "local_area": (0.05, 0.32)}
     recipes.views(config, "dino", 224, **crops, **recipes.IMAGENET)
