@@ -88,6 +88,7 @@ def imagenet22k():
     config = imagenet()
     config.data.source = None
     config.method.update({"prototypes": 131072, "patch_prototypes": 131072, "dim": 384, "lambda_base": 0.994, **PAPER})
+    config.method.tau_t_warmup = 30.0 * EPOCH * 3072 / 14197122  # in epochs of ImageNet-22k
     config.encoder.update({"patch": 14, "drop_path": 0.4})
     config.augment.local_size = 98
     config.train.update({"steps": 500 * EPOCH, "batch_size": 3072})
