@@ -78,6 +78,16 @@ def block_mask(rng, grid, counts, smallest=16, aspect=0.3):
     return jnp.argsort(jnp.argsort(noise, 1), 1) < counts[:, None]
 
 
+def block_share(rng, samples, grid, ratio, smallest=16):
+    """`block_mask` of the same rounded share `ratio` of each sample's patches."""
+    return block_mask(rng, grid, jnp.full(samples, round(math.prod(grid) * ratio)), smallest)
+
+
+def hidden_first(hidden, most):
+    """Places of hidden positions, bool [N, L], then of others, each in their order -> int32 [N, most]."""
+    return jnp.argsort(~hidden, 1)[:, :most]
+
+
 BLOCKS = 24  # rectangles at most: enough for each of 10,000 masks of 75 of 14 x 14 patches, for 86 % of those of 150
 
 

@@ -23,6 +23,14 @@ def views(config, name, size, **fields):
     return config
 
 
+def undone(config):
+    """Gives the method the mean and deviation of its views, so that a tokenizer may see pixels in [0, 1] again."""
+    for key, default in (("mean", (0.5,)), ("std", (0.25,))):
+        config.augment[key] = FieldReference(config.augment.get(key, default), field_type=tuple)
+        config.method[key] = config.augment.get_ref(key)
+    return config
+
+
 def digits(method, **fields):
     """scikit-learn's digits on a CPU: 1,297 images of 8 x 8 pixels, seen at 16 x 16 by a small network."""
     config = base()

@@ -4,14 +4,13 @@ Alexei Baevski, Wei-Ning Hsu, Qiantong Xu, Arun Babu, Jiatao Gu, Michael Auli, 2
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jssl.masking import block_mask
+from jssl.masking import block_share
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net
@@ -94,8 +93,7 @@ class Data2Vec(Method):
         return {"features": h, **out}
 
     def mask(self, rng, x):
-        shape = grid(x, self.encoder.patch)
-        return block_mask(rng, shape, jnp.full(len(x), round(math.prod(shape) * self.mask_ratio)), self.block)
+        return block_share(rng, len(x), grid(x, self.encoder.patch), self.mask_ratio, self.block)
 
     def momentum(self, time):
         """From tau_start to tau along a line (section 3.2)."""

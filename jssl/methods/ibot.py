@@ -14,7 +14,7 @@ from jax import lax
 from jssl.config import nearest
 from jssl.health import information
 from jssl.losses import cross_crops, cross_patches, koleo
-from jssl.masking import block_mask
+from jssl.masking import block_mask, hidden_first
 from jssl.method import Method
 from jssl.nets.mlp import prototype_head
 from jssl.nets.net import Net, apply_net, init_net, init_nets
@@ -104,7 +104,7 @@ class IBOT(Method):
         large = x.reshape(n * v, *x.shape[2:])
         hidden = self.mask(rng_mask, large)  # [N * V, L]
         # Of each image as many places as may be hidden: the hidden ones first, then some that do not count.
-        place = jnp.argsort(~hidden, 1)[:, : math.floor(self.mask_ratio[1] * hidden.shape[1])]  # [N * V, S]
+        place = hidden_first(hidden, math.floor(self.mask_ratio[1] * hidden.shape[1]))  # [N * V, S]
         there = jnp.take_along_axis(hidden, place, 1)
 
         # The teacher sees the large crops, whole.

@@ -4,12 +4,11 @@ Chen Wei, Haoqi Fan, Saining Xie, Chao-Yuan Wu, Alan Yuille, Christoph Feichtenh
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
-from jssl.masking import block_mask
+from jssl.masking import block_share
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net
@@ -76,8 +75,7 @@ class MaskFeat(Method):
         return MLP(0, width, depth=1, dtype=self.encoder.dtype)
 
     def mask(self, rng, x):
-        shape = grid(x, self.encoder.patch)
-        return block_mask(rng, shape, jnp.full(len(x), round(math.prod(shape) * self.mask_ratio)), self.block)
+        return block_share(rng, len(x), grid(x, self.encoder.patch), self.mask_ratio, self.block)
 
 
 def hog(x, bins=9, cell=8, window=0, kernel=SOBEL):

@@ -1,0 +1,52 @@
+"""Discrete codes of patches: which code is nearest, how codebooks move, how many codes are in use, how they look."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jssl.transforms import unit
+
+
+def assign(z, codebook):
+    """The nearest code of each vector, all of unit length. z: [..., D]; codebook: [K, D] -> int32 [...]"""
+    cosines = jnp.einsum("...d,kd->...k", z, codebook, precision=lax.Precision.HIGHEST)
+    return jnp.argmax(cosines, -1).astype(jnp.int32)
+
+
+def averaged(codebook, z, codes, decay):
+    """codebook <- the unit vector of decay * codebook + (1 - decay) * mean, the mean of what was assigned to each code,
+    of unit length; a code that nothing was assigned to stays. z: [..., D]; codes: [...] -> ([K, D], counts [K])"""
+    k, d = codebook.shape
+    z, codes = lax.stop_gradient(z).reshape(-1, d), codes.reshape(-1)
+    sums = jnp.zeros((k, d)).at[codes].add(z)
+    counts = jnp.zeros(k).at[codes].add(1.0)
+    mean = jnp.where(counts[:, None] > 0, unit(sums), codebook)
+    return unit(decay * codebook + (1 - decay) * mean), counts
+
+
+def perplexity(codes, size):
+    """How many codes of `size` are in use: exp of the entropy of their shares, from 1 to `size`. int [...] -> []"""
+    shares = jnp.mean(codes.reshape(-1)[:, None] == jnp.arange(size), 0, dtype=jnp.float32)
+    return jnp.exp(-jnp.sum(shares * jnp.log(jnp.maximum(shares, 1e-30))))
+
+
+def resized(x, grid, stride):
+    """Images as a tokenizer sees them that makes a code of `stride` x `stride` pixels: so that there is one for each
+    patch of the grid. [N, H, W, C] -> [N, height * stride, width * stride, C]"""
+    shape = (len(x), grid[0] * stride, grid[1] * stride, x.shape[-1])
+    return x if shape == x.shape else jax.image.resize(x, shape, "lanczos3")
+
+
+def painted(codes, like, size, mean, std):
+    """A colour of its own for each code, as pixels of images [N, H, W, C] with this mean and deviation: for people.
+
+    codes: int [N, h, w], of `size` codes -> [N, H, W, C]
+    """
+    channels = like.shape[-1]
+    colours = np.random.RandomState(0).permutation(size)[:, None] / max(size - 1, 1)  # of grey images, greys
+    if channels > 1:
+        colours = np.random.RandomState(0).uniform(size=(size, channels))
+    tiles = jnp.asarray((colours - np.asarray(mean)) / np.asarray(std), jnp.float32)[codes]  # [N, h, w, C]
+    repeats = like.shape[1] // codes.shape[1], like.shape[2] // codes.shape[2]
+    return tiles.repeat(repeats[0], 1).repeat(repeats[1], 2)
