@@ -247,7 +247,7 @@ def _graft(state, path, weights, spec):
 
 def _weights(origin, there):
     """{path below `there`: array} of a run directory, an exported encoder or an .npz file."""
-    origin = pathlib.Path(origin).expanduser()
+    origin = pathlib.Path(origin).expanduser().absolute()
     steps = checkpoint_steps(origin / "checkpoints")
     files = (origin, origin / "weights.npz", origin / "encoder" / "weights.npz")
     exported = next((file for file in files if file.is_file()), None)

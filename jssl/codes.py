@@ -38,15 +38,13 @@ def resized(x, grid, stride):
     return x if shape == x.shape else jax.image.resize(x, shape, "lanczos3")
 
 
-def painted(codes, like, size, mean, std):
-    """A colour of its own for each code, as pixels of images [N, H, W, C] with this mean and deviation: for people.
+def painted(codes, like, size):
+    """A colour of its own for each code, between the darkest and the lightest of images [N, H, W, C]: for people.
 
     codes: int [N, h, w], of `size` codes -> [N, H, W, C]
     """
     channels = like.shape[-1]
-    colours = np.random.RandomState(0).permutation(size)[:, None] / max(size - 1, 1)  # of grey images, greys
-    if channels > 1:
-        colours = np.random.RandomState(0).uniform(size=(size, channels))
-    tiles = jnp.asarray((colours - np.asarray(mean)) / np.asarray(std), jnp.float32)[codes]  # [N, h, w, C]
-    repeats = like.shape[1] // codes.shape[1], like.shape[2] // codes.shape[2]
-    return tiles.repeat(repeats[0], 1).repeat(repeats[1], 2)
+    greys = np.random.RandomState(0).permutation(size)[:, None] / max(size - 1, 1)
+    colours = greys if channels == 1 else np.random.RandomState(0).uniform(size=(size, channels))
+    tiles = like.min() + (like.max() - like.min()) * jnp.asarray(colours, jnp.float32)[codes]  # [N, h, w, C]
+    return tiles.repeat(like.shape[1] // codes.shape[1], 1).repeat(like.shape[2] // codes.shape[2], 2)

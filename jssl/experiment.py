@@ -297,6 +297,7 @@ def _transformer(size, n, accelerator):
         **shape("method.predictor_", dim // 2, depth // 2, heads),
         "method.mask_size": 2 * patch,
         "method.cell": min(patch, 8),
+        "method.early": 3 * depth // 4,
     }
 
 

@@ -85,7 +85,7 @@ class BEiT(Method):
         found = apply_net(self.head, params["head"], {}, out["tokens"])[0].argmax(-1)
         z, shape = self.codes(carry["frozen"], x), grid(x, self.encoder.patch)
         square = unpatchify(hidden[..., None].repeat(self.encoder.patch**2, 2), self.encoder.patch, shape)
-        paint = lambda codes: painted(codes.reshape(len(x), *shape), x, self.teacher.vocabulary, self.mean, self.std)
+        paint = lambda codes: painted(codes.reshape(len(x), *shape), x, self.teacher.vocabulary)
         return jnp.stack([x, jnp.where(square, 0, x), paint(z), paint(jnp.where(hidden, found, z))], 1)
 
     def mask(self, rng, x):

@@ -83,7 +83,7 @@ class DVAE(Method):
         vocabulary = self.encoder.vocabulary
         y, _, _ = apply_net(self.decoder(x), carry["average"]["decoder"], {}, jax.nn.one_hot(codes, vocabulary))
         again = images(jax.nn.sigmoid(y[..., : x.shape[-1]]), self.mean, self.std)
-        return jnp.stack([x, painted(codes, x, vocabulary, self.mean, self.std), again], 1)
+        return jnp.stack([x, painted(codes, x, vocabulary), again], 1)
 
 
 def anneal(start, end, step, steps):

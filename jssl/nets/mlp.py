@@ -11,6 +11,7 @@ ACTIVATIONS = {
     "relu": lambda name: nn.relu,
     "gelu": lambda name: lambda x: nn.gelu(x, approximate=False),
     "elu": lambda name: nn.elu,
+    "tanh": lambda name: jnp.tanh,
     "prelu": lambda name: nn.PReLU(negative_slope_init=0.25, name=name),  # one slope, learned
 }
 OUTPUTS = ("linear", "l2", "weight_norm")
@@ -71,6 +72,11 @@ class MLP(nn.Module):
         y = x.astype(jnp.float32)
         y = unit(y) if self.output == "l2" else y
         return y, {"layers": (*layers, y)}
+
+
+def code_head(width, dim, dtype=jnp.float32):
+    """From patch tokens [..., width] to unit vectors [..., dim], which codes are the nearest of (BEiT v2's VQ-KD)."""
+    return MLP(width, dim, norm=False, activation="tanh", output="l2", dtype=dtype)
 
 
 def prototype_head(hidden, dim, prototypes, depth=3, norm=False, dtype=jnp.float32):

@@ -207,6 +207,25 @@ class Predictor(nn.Module):
         return dense(x.shape[-1], self.dtype, "tokens")(tokens).astype(jnp.float32), {}
 
 
+class Tower(nn.Module):
+    """Further blocks: tokens [N, T, D], one of them before a `grid` (height, width) of patches -> (tokens float32 after
+    a final norm, {}). relative: biases by relative position, which the blocks share."""
+
+    depth: int
+    heads: int
+    relative: bool = False
+    layer_scale: float | None = None
+    eps: float = 1e-6
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, grid, train=False):
+        bias = RelativeBias(self.heads, name="relative")(*grid, 1) if self.relative else None
+        block = (self.heads, 4 * x.shape[-1], self.layer_scale, self.eps, self.dtype)
+        x, _ = _blocks(x, [bias] * self.depth, False, 0.0, block)
+        return norm(self.eps, jnp.float32, "norm")(x), {}
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP on tokens [N, ..., T, D] -> (tokens, (q, k)), q and k [B, T, heads, D / heads].
 
