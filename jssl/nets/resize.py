@@ -4,15 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def table(net, name, init, shape):
+def table(net, name, init, shape, side=None):
     """The table `name` of the module that calls, on the grid of `shape` (height, width, D).
 
-    It keeps the grid that init saw, so its own shape, not this image's, says what to read; for others it is resized
-    bicubically, as the published vision transformers are.
+    It keeps the grid that init saw, or has one of `side` x `side` from the start, so its own shape, not this image's,
+    says what to read; for others it is resized bicubically, as the published vision transformers are.
     """
     if not net.has_variable("params", name):
-        return net.param(name, init, shape)
-    learned = net.get_variable("params", name)
+        learned = net.param(name, init, (side, side, shape[-1]) if side else shape)
+    else:
+        learned = net.get_variable("params", name)
     if learned.shape == shape:
         return learned
     rows, columns = _bicubic(learned.shape[0], shape[0]), _bicubic(learned.shape[1], shape[1])

@@ -15,6 +15,7 @@ from jssl.nets.resize import table
 POOLS = ("cls", "mean")
 POSITIONS = ("learned", "sincos", "none")
 RELATIVE = (None, "shared", "each")
+FFN = ("mlp", "swiglu")
 TOKEN = nn.initializers.normal(0.02)
 
 
@@ -25,12 +26,14 @@ class ViT(nn.Module):
     masked autoencoders. With a `mask_token`, call with `hidden` bool [N, L] to put it in place of those patches. Every
     call may have another resolution, as long as the patch size divides it.
 
-    mlp: hidden width, 4 * dim if None. registers: further tokens without a patch (arXiv:2309.16588). positions:
-    "sincos" (fixed, `sincos_positions`), "learned" (a table on the grid of the images given to init, resized
-    bicubically for other grids) or "none". Class token and registers have no position: they are learned themselves.
-    relative: biases of attention by relative position, "shared" by all blocks or one table for "each". drop_path:
-    rate of the last block, rising linearly from 0 (arXiv:1603.09382). layer_scale: initial value (arXiv:2103.17239), or
-    None. remat: keep only the blocks' inputs for the backward pass. eps: of every layer norm.
+    mlp: hidden width, 4 * dim if None. ffn: "mlp", or "swiglu" (arXiv:2002.05202), whose hidden width is two thirds of
+    `mlp`, for as many weights. registers: further tokens without a patch (arXiv:2309.16588). positions: "sincos"
+    (fixed, `sincos_positions`), "learned" (a table on the grid of the images given to init, or of `table` x `table`
+    patches, resized bicubically for other grids) or "none". Class token and registers have no position: they are
+    learned themselves. relative: biases of attention by relative position, "shared" by all blocks or one table for
+    "each". drop_path: rate of the last block, rising linearly from 0 (arXiv:1603.09382), or, where drop_path_uniform,
+    of every block; neither changes as training goes on. layer_scale: initial value (arXiv:2103.17239), or None. remat:
+    keep only the blocks' inputs for the backward pass. eps: of every layer norm.
 
     out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
     norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, patches in this order;
@@ -42,13 +45,16 @@ class ViT(nn.Module):
     heads: int
     patch: int = 16
     mlp: int | None = None
+    ffn: str = "mlp"
     pool: str = "cls"
     class_token: bool = True
     registers: int = 0
     positions: str = "learned"
+    table: int | None = None
     relative: str | None = None
     mask_token: bool = False
     drop_path: float = 0.0
+    drop_path_uniform: bool = False
     layer_scale: float | None = None
     remat: bool = False
     eps: float = 1e-6
@@ -63,6 +69,8 @@ class ViT(nn.Module):
             raise ValueError(f"ViT positions are {self.positions!r}, expected one of {', '.join(POSITIONS)}")
         if self.relative not in RELATIVE:
             raise ValueError(f"ViT relative is {self.relative!r}, expected one of {', '.join(map(str, RELATIVE))}")
+        if self.ffn not in FFN:
+            raise ValueError(f"ViT ffn is {self.ffn!r}, expected one of {', '.join(FFN)}")
         check_heads(self.dim, self.heads)
         super().__post_init__()
 
@@ -100,9 +108,10 @@ class ViT(nn.Module):
         tokens = jnp.concatenate([*prefix, tokens], 1)  # [N, T, dim]
 
         block = (self.heads, self.mlp or 4 * self.dim, self.layer_scale, self.eps, self.dtype)
+        how = {"uniform": self.drop_path_uniform, "ffn": self.ffn}
         first = self.class_token + self.registers
         biases = self._biases(height, width, first)
-        tokens, out = _blocks(tokens, biases, self.remat, self.drop_path if train else 0.0, block)
+        tokens, out = _blocks(tokens, biases, self.remat, self.drop_path if train else 0.0, block, **how)
         tokens = norm(self.eps, jnp.float32, "norm")(tokens)
         out["tokens"] = tokens[:, first:]
         if self.class_token:
@@ -116,7 +125,8 @@ class ViT(nn.Module):
             return jnp.zeros((height * width, self.dim))
         if self.positions == "sincos":
             return jnp.asarray(sincos_positions(height, width, self.dim))
-        return table(self, "positions", TOKEN, (height, width, self.dim)).reshape(height * width, self.dim)
+        learned = table(self, "positions", TOKEN, (height, width, self.dim), self.table)
+        return learned.reshape(height * width, self.dim)
 
     def _biases(self, height, width, tokens):
         """What each block adds to its attention's logits, [heads, T, T] or None."""
@@ -230,7 +240,7 @@ class Block(nn.Module):
     """Pre-norm attention and MLP on tokens [N, ..., T, D] -> (tokens, (q, k)), q and k [B, T, heads, D / heads].
 
     bias: [heads, T, T] float32, added to the logits, or None. mask: bool [..., T, T], which keys a query sees, or None.
-    B counts the samples, and what they are cut into.
+    B counts the samples, and what they are cut into. ffn: as in `ViT`.
     """
 
     heads: int
@@ -239,6 +249,7 @@ class Block(nn.Module):
     eps: float
     dtype: Any
     drop: float
+    ffn: str = "mlp"
 
     @nn.compact
     def __call__(self, x, bias=None, mask=None):
@@ -251,9 +262,15 @@ class Block(nn.Module):
         y = jax.nn.dot_product_attention(q, k, v, bias, mask).reshape(x.shape)
         x = x + self._branch(dense(d, self.dtype, "proj")(y), "scale1")
         y = norm(self.eps, self.dtype, "norm2")(x)
-        y = nn.gelu(dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
-        x = x + self._branch(dense(d, self.dtype, "fc2")(y), "scale2")
+        x = x + self._branch(dense(d, self.dtype, "fc2")(self._hidden(y)), "scale2")
         return x, (q, k)
+
+    def _hidden(self, y):
+        if self.ffn == "mlp":
+            return nn.gelu(dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
+        width = -(-(2 * self.mlp // 3) // 8) * 8  # a multiple of 8, as in DINOv2's code
+        gate, value = jnp.split(dense(2 * width, self.dtype, "fc1")(y), 2, -1)
+        return nn.silu(gate) * value
 
     def _branch(self, y, name):
         """LayerScale, then drop path: a sample's branch is left out, or scaled up so that its mean stays."""
@@ -298,12 +315,13 @@ def sincos_positions(height, width, dim):
     return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], 1).astype(np.float32)
 
 
-def _blocks(x, biases, remat, drop_path, block):
+def _blocks(x, biases, remat, drop_path, block, uniform=False, ffn="mlp"):
     """Blocks 'block0', ... of the network that calls, one for each bias -> (tokens, first intermediates)."""
     make = nn.remat(Block) if remat else Block
     layers = []
     for i, bias in enumerate(biases):
-        x, (q, k) = make(*block, drop=drop_path * i / max(len(biases) - 1, 1), name=f"block{i}")(x, bias)
+        drop = drop_path if uniform else drop_path * i / max(len(biases) - 1, 1)
+        x, (q, k) = make(*block, drop=drop, ffn=ffn, name=f"block{i}")(x, bias)
         layers.append(x)
     logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     return x, {"layers": tuple(layers), "attention": jax.nn.softmax(logits if bias is None else logits + bias)}
@@ -341,3 +359,4 @@ vit_base = functools.partial(ViT, 768, 12, 12)
 vit_large = functools.partial(ViT, 1024, 24, 16)
 vit_huge = functools.partial(ViT, 1280, 32, 16, patch=14)
 vit_giant = functools.partial(ViT, 1408, 40, 16, patch=14, mlp=6144)  # arXiv:2106.04560, table 2
+vit_giant2 = functools.partial(ViT, 1536, 40, 24, patch=14, ffn="swiglu")  # arXiv:2304.07193, appendix B
