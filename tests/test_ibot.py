@@ -168,7 +168,7 @@ def test_hidden_patches_never_reach_the_student(state):
     assert np.abs(other - large).max() > 0.1
     run = jax.jit(lambda x: apply_net(method.student, params["encoder"], {}, x, hidden=hidden)[0])
     np.testing.assert_array_equal(run(large), run(other))
-    teacher = jax.jit(lambda x: apply_net(method.teacher, carry["target"]["encoder"], {}, x)[0])
+    teacher = jax.jit(lambda x: apply_net(method.teacher_net, carry["target"]["encoder"], {}, x)[0])
     assert np.abs(teacher(large) - teacher(other))[hidden.any(1)].min() > 1e-4
 
 

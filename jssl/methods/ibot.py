@@ -6,6 +6,7 @@ Maxime Oquab, Timothée Darcet, Théo Moutakanni et al., 2023; arXiv:2304.07193.
 
 import dataclasses
 import math
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,10 @@ class IBOT(Method):
     The teacher is the tokenizer, learned meanwhile (section 3.2). What keeps class tokens and patches from collapse is
     DINO's centring and sharpening, of each by itself; in DINOv2 it can be SwAV's balanced assignments instead, and
     KoLeo spreads the class tokens.
+
+    Distillation (DINOv2, section 5): with `teacher` the same loop has a larger network, trained before, as its frozen
+    teacher. Nothing is hidden, all patches of the large crops are compared, and the average of the student, which
+    teaches nobody then, is what `embed` reads.
     """
 
     encoder: Net  # f, a ViT with a class token
@@ -54,23 +59,32 @@ class IBOT(Method):
     patch_weight: float = 1.0
     koleo_weight: float = 0.0  # of the student's class tokens of each large crop; 0.1 in DINOv2
     centering: str = "mean"  # or "sinkhorn", or "none", for the ablation
+    teacher: str | None = None  # the import path of a frozen teacher's encoder; None: the student's average teaches
+    teacher_fields: tuple = ()  # of that encoder: (name, value) pairs
 
     def __post_init__(self):
-        if not getattr(self.encoder, "class_token", False):
-            name = type(self.encoder).__name__
-            raise ValueError(f"IBOT compares class tokens and patches: encoder {name} has none, expected a ViT")
+        for role in "encoder", "teacher_net":
+            net = getattr(self, role)
+            if not getattr(net, "class_token", False):
+                name = type(net).__name__
+                raise ValueError(f"IBOT compares class tokens and patches: encoder {name} has none, expected a ViT")
         if not 0 < self.mask_ratio[0] <= self.mask_ratio[1] < 1:
             raise ValueError(f"method.mask_ratio={self.mask_ratio}: expected two shares between 0 and 1, ascending")
         if self.centering not in CENTERING:
             raise ValueError(f"method.centering={self.centering!r}{nearest(self.centering, CENTERING)}")
+        if self.encoder.patch != self.teacher_net.patch:
+            patches = f"the student's patches have {self.encoder.patch} pixels, the teacher's {self.teacher_net.patch}"
+            raise ValueError(f"IBOT compares patches one by one: {patches}; expected the same")
 
     @property
     def student(self):
-        return self.encoder.clone(mask_token=True)
+        return self.encoder.clone(mask_token=self.teacher is None)
 
     @property
-    def teacher(self):
-        return self.encoder.clone(drop_path=0.0)
+    def teacher_net(self):
+        if self.teacher is None:
+            return self.encoder.clone(drop_path=0.0)
+        return pkgutil.resolve_name(self.teacher)(**dict(self.teacher_fields), dtype=self.encoder.dtype)
 
     @property
     def heads(self):
@@ -85,32 +99,39 @@ class IBOT(Method):
         return "head" if self.patch_prototypes is None else "patch_head"
 
     def init(self, rng, views):
-        rng_encoder, *rngs = jax.random.split(rng, 3)
-        params = {"encoder": init_net(self.student, rng_encoder, views["image"][:, 0])[0]}
-        for key, (name, nets) in zip(rngs, self.heads.items()):
-            params[name], _ = init_nets(nets, key, jnp.zeros((1, self.encoder.dim)))
-            if not self.norm_last_layer:
-                params[name]["gain"] = jnp.ones((1, nets["last"].dim))
-        center = {}
+        x = views["image"][:, 0]
+        params = self.init_with_heads(self.student, rng, x)
+        carry = {"target": jax.tree.map(jnp.copy, params)}
+        if self.teacher is not None:
+            # All that its own training left is taken over, a mask token included.
+            teacher = self.teacher_net.clone(mask_token=True)
+            carry["frozen"] = self.init_with_heads(teacher, jax.random.fold_in(rng, 0), x)
         if self.centering == "mean":
             numbers = {"cls": self.prototypes, "patch": self.patch_prototypes or self.prototypes}
-            center = {"center": {name: jnp.zeros(k) for name, k in numbers.items()}}
-        return params, {"target": jax.tree.map(jnp.copy, params), **center}
+            carry["center"] = {name: jnp.zeros(k) for name, k in numbers.items()}
+        return params, carry
+
+    def init_with_heads(self, encoder, rng, x):
+        rng_encoder, *rngs = jax.random.split(rng, 3)
+        params = {"encoder": init_net(encoder, rng_encoder, x)[0]}
+        for key, (name, nets) in zip(rngs, self.heads.items()):
+            params[name], _ = init_nets(nets, key, jnp.zeros((1, encoder.dim)))
+            if not self.norm_last_layer:
+                params[name]["gain"] = jnp.ones((1, nets["last"].dim))
+        return params
 
     def loss(self, params, carry, views, rng, time):
         x = views["image"]  # [N, V, H, W, C]
         n, v = x.shape[:2]
         rng_mask, rng_large, rng_small = jax.random.split(rng, 3)
         large = x.reshape(n * v, *x.shape[2:])
-        hidden = self.mask(rng_mask, large)  # [N * V, L]
-        # Of each image as many places as may be hidden: the hidden ones first, then some that do not count.
-        place = hidden_first(hidden, math.floor(self.mask_ratio[1] * hidden.shape[1]))  # [N * V, S]
-        there = jnp.take_along_axis(hidden, place, 1)
+        hidden, place, there = self.patches(rng_mask, large)  # [N * V, L], [N * V, S], [N * V, S]
 
         # The teacher sees the large crops, whole.
-        _, out, _ = apply_net(self.teacher, carry["target"]["encoder"], {}, large)
-        t, _ = self.scores("head", carry["target"], out["cls"].reshape(n, v, -1))  # [N, V, K]
-        t_patch, mean = self.of_patches(carry["target"], out["tokens"], place)  # [N * V, S, K], [K]
+        teacher = carry["target"] if self.teacher is None else carry["frozen"]
+        _, out, _ = apply_net(self.teacher_net, teacher["encoder"], {}, large)
+        t, _ = self.scores("head", teacher, out["cls"].reshape(n, v, -1))  # [N, V, K]
+        t_patch, mean = self.of_patches(teacher, out["tokens"], place)  # [N * V, S, K], [K]
 
         # The student sees them with hidden patches, and the small ones.
         how = {"hidden": hidden, "train": True, "rng": rng_large}
@@ -162,14 +183,14 @@ class IBOT(Method):
         return scores * params[name].get("gain", 1.0)
 
     def of_patches(self, params, tokens, place):
-        """Scores of the patches at `place` [M, S], [M, S, K], and the mean score of all of them, [K].
+        """Scores of the patches at `place` [M, S] or, if None, of all, [M, S, K]; and the mean score of all, [K].
 
         The mean is over visible ones too, as in the authors' code; scores are linear in the vectors before them, so it
         is that of the mean vector.
         """
         name = self.patch_head
         z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, tokens)
-        chosen = jnp.take_along_axis(z, place[..., None], 1)
+        chosen = z if place is None else jnp.take_along_axis(z, place[..., None], 1)
         return self.last(name, params, chosen), self.last(name, params, z.mean((0, 1))[None])[0]
 
     def update(self, params, carry, time):
@@ -178,6 +199,16 @@ class IBOT(Method):
     def embed(self, params, carry, inputs):
         h, out, _ = apply_net(self.encoder, carry["target"]["encoder"], {}, inputs["image"])
         return {"features": h, **out}
+
+    def patches(self, rng, x):
+        """-> (which are hidden, bool [M, L] or None; the places of those compared, int [M, S], None for all; which of
+        these count, bool [M, S])."""
+        if self.teacher is not None:
+            return None, None, jnp.ones((len(x), math.prod(grid(x, self.encoder.patch))), bool)
+        hidden = self.mask(rng, x)
+        # Of each image as many places as may be hidden: the hidden ones first, then some that do not count.
+        place = hidden_first(hidden, math.floor(self.mask_ratio[1] * hidden.shape[1]))
+        return hidden, place, jnp.take_along_axis(hidden, place, 1)
 
     def mask(self, rng, x):
         """bool [N, L]: blocks of a random share of the patches of some images, none of the others."""
