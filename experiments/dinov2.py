@@ -8,15 +8,28 @@ cifar10: ours, not a paper's: ViT-Ti with patches of 4 and 4 registers (Darcet e
     cifar10_200: 200 epochs, 10 of warm-up.
 Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --config.data.eval_source=npz:TEST.npz.
 
+demo_high: the last phase, at a larger size, on digits: from the whole state of demo's run (parameters, teacher, centres
+    if any), which `init_run` names.
+    jssl train --config experiments/dinov2.py:demo --workdir runs/dinov2
+    jssl train --config experiments/dinov2.py:demo_high --workdir runs/dinov2_high --config.init_run=runs/dinov2
+
 imagenet: the authors' vitl16_short.yaml, ViT-L/16 for 125,000 steps: batch 2048 (64 on each of 32 GPUs), 2 crops of 224
     pixels (32 to 100 % of the image) and 8 of 96 (5 to 32 %), AdamW at 4e-3 for 1024, with the root of the batch, 10
     epochs of warm-up, then half a cosine to 1e-6, decay 0.04 to 0.4, the rate of a block 0.9 of the next one's and that
     of the patches' projection a fifth, LayerScale 1e-5, drop path 0.3, one head of 65536 dimensions, means as centres,
-    average 0.992 (81.6 % k-NN, 82.9 % linear probe in their README). Their drop path is the same in all blocks.
+    average 0.992 (81.6 % k-NN, 82.9 % linear probe in their README). Drop path is the same in all blocks.
 imagenet22k: their vitl14.yaml, ViT-L/14 for 625,000 steps: batch 3072, small crops of 98 pixels, 2e-4 for 1024, 80
-    epochs of warm-up, decay to 0.2, no decay of the rate over the blocks, drop path 0.4, two heads of 131072 dimensions
-    with a bottleneck of 384, Sinkhorn, average 0.994. Their blocks have SwiGLU. Give it data.source.
+    epochs of warm-up, decay to 0.2, no decay of the rate over the blocks, SwiGLU, drop path 0.4, two heads of 131072
+    dimensions with a bottleneck of 384, Sinkhorn, average 0.994. Give it data.source.
+imagenet22k_giant: their vitg14.yaml: the same with ViT-g/14, the teacher of dinov2_distill.py.
+imagenet22k_high, imagenet22k_giant_high: the last phase of those two (section 4 and appendix B.2): 10,000 steps at 518
+    pixels from the whole state of `init_run`, whose 16 x 16 positions are resized; all schedules from their start, in
+    so many steps; the optimizer's moments are new. The rate "is reduced" there: to a tenth here. Small crops stay.
+Registers, in any of them: --config.encoder.registers=4. Neither the paper nor the code has a schedule over time of drop
+path or of the share of hidden patches.
 """
+
+from ml_collections import FieldReference
 
 from experiments import ibot
 from experiments.dino import still
@@ -35,6 +48,11 @@ def get_config(variant="demo"):
 def demo():
     """scikit-learn's digits, on a CPU."""
     return beyond(ibot.demo())
+
+
+def demo_high():
+    """Digits at 24 pixels, from the run at 16."""
+    return high(demo(), "runs/dinov2", 24, 100)
 
 
 def tiny():
@@ -75,7 +93,8 @@ def beyond(config):
 def imagenet():
     config = recipes.imagenet(METHOD, prototypes=65536, norm_last_layer=False, koleo_weight=0.1, lambda_base=0.992)
     config.method.tau_t_warmup = 30.0 * EPOCH * 2048 / 1281167  # in epochs of ImageNet
-    config.encoder = {"name": "jssl.nets.vit:vit_large", "drop_path": 0.3, "layer_scale": 1e-5}
+    config.encoder = {"name": "jssl.nets.vit:vit_large", "layer_scale": 1e-5}
+    config.encoder.update({"drop_path": 0.3, "drop_path_uniform": True})
     crops = {"area": (0.32, 1.0), "local_area": (0.05, 0.32)}
     recipes.views(config, "dino", 224, **crops, **recipes.IMAGENET)
     config.train.update({"steps": 100 * EPOCH, "epochs": None, "batch_size": 2048})
@@ -89,12 +108,42 @@ def imagenet22k():
     config.data.source = None
     config.method.update({"prototypes": 131072, "patch_prototypes": 131072, "dim": 384, "lambda_base": 0.994, **PAPER})
     config.method.tau_t_warmup = 30.0 * EPOCH * 3072 / 14197122  # in epochs of ImageNet-22k
-    config.encoder.update({"patch": 14, "drop_path": 0.4})
+    config.encoder.update({"patch": 14, "ffn": "swiglu", "drop_path": 0.4})
     config.augment.local_size = 98
     config.train.update({"steps": 500 * EPOCH, "batch_size": 3072})
     config.optim.update({"lr": 2e-4 / 2, "warmup": 80.0 * EPOCH, "end": 1e-6 / (2e-4 * 3**0.5)})
     config.optim.weight_decay_end = 0.2
     return layerwise(still(config, 1.0 * EPOCH), 24, 1.0)
+
+
+def imagenet22k_giant():
+    config = imagenet22k()
+    config.encoder.name = "jssl.nets.vit:vit_giant2"
+    return config
+
+
+def imagenet22k_high():
+    return high(imagenet22k(), "runs/dinov2_imagenet22k", 518, 10_000)
+
+
+def imagenet22k_giant_high():
+    return high(imagenet22k_giant(), "runs/dinov2_imagenet22k_giant", 518, 10_000)
+
+
+def high(config, run, size, steps):
+    """The config turned into that of the phase after `run`, of so many steps on images of another size."""
+    share = steps / config.train.steps
+    config.encoder.table = config.augment.size // config.encoder.patch
+    config.augment.size = size
+    config.train.steps = steps
+    config.method.tau_t_warmup *= share
+    config.optim.update({"lr": config.optim.lr / 10, "end": config.optim.end * 10})
+    config.optim.warmup *= share
+    earlier = lambda group: {key: x * share if key == "frozen_until" else x for key, x in group.items()}
+    config.optim.groups = tuple(earlier(group) for group in config.optim.groups)
+    config.init_run = FieldReference(run)
+    config.init_from = {path: config.get_ref("init_run") for path in ("params", "carry")}
+    return config
 
 
 def layerwise(config, depth, decay, patch=0.2):
@@ -110,6 +159,7 @@ def layerwise(config, depth, decay, patch=0.2):
 
 VARIANTS = {
     "demo": demo,
+    "demo_high": demo_high,
     "tiny": tiny,
     "fashion": fashion,
     "folder": folder,
@@ -117,4 +167,7 @@ VARIANTS = {
     "cifar10_200": cifar10_200,
     "imagenet": imagenet,
     "imagenet22k": imagenet22k,
+    "imagenet22k_giant": imagenet22k_giant,
+    "imagenet22k_high": imagenet22k_high,
+    "imagenet22k_giant_high": imagenet22k_giant_high,
 }
