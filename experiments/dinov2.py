@@ -131,7 +131,8 @@ def imagenet22k_giant_high():
 
 
 def high(config, run, size, steps):
-    """The config turned into that of the phase after `run`, of so many steps on images of another size."""
+    """The config turned into that of the phase after `run`, of so many steps on images of another size: at a tenth of
+    the rate, to the same last one."""
     share = steps / config.train.steps
     config.encoder.table = config.augment.size // config.encoder.patch
     config.augment.size = size
