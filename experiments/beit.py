@@ -38,7 +38,7 @@ def demo():
     config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 4, "heads": 4, "patch": 4, **BLOCKS}
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
     config.optim.update({"lr": 1e-3, "weight_decay": 0.05, "warmup": 60.0})
-    return tokens(config, "runs/dvae-demo", vocabulary=64, hidden=32, groups=3, blocks=1)
+    return tokens(config, "runs/dvae-demo", vocabulary=64, hidden=16, groups=3, blocks=1)
 
 
 def tiny():
@@ -53,7 +53,7 @@ def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
     config = recipes.fashion(demo(), steps=400, name="mae")
     config.method.block = 4
-    return tokens(config, "runs/dvae-fashion", vocabulary=256, hidden=32, groups=3, blocks=1)
+    return tokens(config, "runs/dvae-fashion", vocabulary=256, hidden=16, groups=3, blocks=1)
 
 
 def folder():

@@ -29,7 +29,7 @@ def get_config(variant="demo"):
 def demo():
     """scikit-learn's digits, on a CPU: 64 codes of 4 x 4 pixels."""
     config = recipes.digits(METHOD, initial=32, beta=0.5, beta_steps=100, tau_steps=400, momentum=0.98)
-    config.encoder = {"name": ENCODER, "vocabulary": 64, "hidden": 32, "groups": 3, "blocks": 1}
+    config.encoder = {"name": ENCODER, "vocabulary": 64, "hidden": 16, "groups": 3, "blocks": 1}
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
     config.optim.update({"lr": 3e-3, "warmup": 30.0})
     return recipes.undone(config)

@@ -9,6 +9,7 @@ from jssl.transforms import gather, unit
 ROWS = 512  # that RankMe and uniformity look at: they cost ROWS^2 numbers, whatever the batch
 COLLAPSED_STD = 0.1  # two unit embeddings then have a mean cosine of 0.99
 COLLAPSED_RANK = 2.0
+COLLAPSED_CODES = 2.0  # in use, of a tokenizer's
 COLLAPSED_INFORMATION = 0.1  # nats; on digits SwAV and DINO never had less than 1 at a log step, collapsed ones 0.001
 
 
@@ -45,7 +46,7 @@ def warning(metrics, dim=None):
 
     dim: of the embeddings, to be named. Where a method has no embedding, its features are judged. A method of soft
     assignments has its `information` among its metrics, as "health/information"; one whose loss asks for a scale, the
-    `deviation` of its embeddings, as "health/deviation".
+    `deviation` of its embeddings, as "health/deviation"; a tokenizer, how many codes it uses, as "health/perplexity".
     """
     prefix, what = ("health/", "embeddings") if "health/std" in metrics else ("health/features_", "features")
     std, rank = metrics.get(prefix + "std"), metrics.get(prefix + "rankme")
@@ -66,6 +67,13 @@ def warning(metrics, dim=None):
         return (
             f"collapse: the embeddings have shrunk to almost one point (their standard deviation is {deviation:.2g}; "
             "this loss asks for 1); try a lower learning rate or weight decay, and look at the variance term's weight"
+        )
+    perplexity = metrics.get("health/perplexity")
+    if perplexity is not None and perplexity < COLLAPSED_CODES:
+        return (
+            f"collapse: the tokenizer uses about {perplexity:.1f} of its codes (perplexity); try a lower learning "
+            "rate, a temperature that falls later, a larger weight of the divergence from even use, or a codebook that "
+            "starts at the k-means of the data"
         )
     information = metrics.get("health/information")
     if information is not None and information < COLLAPSED_INFORMATION:

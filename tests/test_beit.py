@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
-from jssl import data
 from jssl.checkpoint import read_arrays
 from jssl.codes import assign, resized
 from jssl.masking import hidden_first
@@ -112,8 +111,8 @@ def test_beits_loss_is_of_hidden_patches_alone():
 def test_the_tokenizer_sees_pixels_again_and_a_size_that_gives_a_code_for_each_patch():
     x = VIEWS["image"][:, 0]
     np.testing.assert_allclose(ONE.seen(x), pixels(x, (0.5,), (0.25,)))
-    assert ONE.seen(x).min() >= 0.1
-    assert ONE.seen(x).max() <= 0.9
+    assert ONE.seen(x).min() > 0.1 - 1e-6
+    assert ONE.seen(x).max() < 0.9 + 1e-6
     larger = BEiT(ViT(16, 1, 2, patch=8), tokenizer_fields=TOKENIZER)
     assert larger.seen(x).shape == (5, 8, 8, 3)
     smooth = jnp.broadcast_to(jnp.linspace(0, 1, 16)[:, None, None], (2, 16, 16, 3))
@@ -150,7 +149,7 @@ def test_only_through_the_class_token_does_the_bottleneck_reach_the_last_block()
 
 
 def test_beit_v2s_codes_are_the_nearest_of_the_codebook():
-    params, carry = state(TWO)
+    _, carry = state(TWO)
     frozen, x = carry["frozen"], VIEWS["image"][:, 0]
     _, out, _ = apply_net(TWO.teacher, frozen["tokenizer"], {}, x)
     v, _, _ = apply_net(TWO.projector, frozen["projector"], {}, out["tokens"])
@@ -175,7 +174,7 @@ def test_the_steps_follow_each_other_from_the_run_before(tmp_path):
     """iBOT teaches VQ-KD, whose codes BEiT v2 predicts, and BEiT those of the discrete autoencoder: what they take is
     what the run before kept, bit by bit, and no checkpoint has it again."""
     short = {"data.source": "digits@train[:128]", "train.batch_size": 64, "train.steps": 2, "checkpoint.every": 2}
-    short |= {"eval.every": 0, "log_every": 2}
+    short |= {"eval.every": 0, "log_every": 2, "optim.warmup": 0.0}
     arrays = {}
     for name, before in (("dvae", None), ("beit", "dvae"), ("ibot", None), ("vqkd", "ibot"), ("beitv2", "vqkd")):
         overrides = {**short, **({"init_run": str(tmp_path / before)} if before else {})}
@@ -202,7 +201,6 @@ def test_the_steps_follow_each_other_from_the_run_before(tmp_path):
         assert taken
         for key, x in taken.items():
             np.testing.assert_array_equal(x, arrays[origin][path + key.removeprefix(below)])
-    assert data.open_source("digits@train[:128]").labels is not None
 
 
 def smaller(config):
@@ -211,9 +209,8 @@ def smaller(config):
         config.encoder.update({"dim": 16, "depth": 2, "heads": 2})
     else:
         config.encoder.hidden = 8
-    for key in ("tokenizer_fields",):
-        if config.method.name.endswith("beit:BEiT"):
-            config.method[key] = tuple({**dict(config.method[key]), "hidden": 8}.items())
+    if config.method.name.endswith("beit:BEiT"):
+        config.method.tokenizer_fields = tuple({**dict(config.method.tokenizer_fields), "hidden": 8}.items())
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_a_collapsed_codebook_is_warned_of():
 
 
 def test_what_cannot_be_is_one_line():
-    with pytest.raises(ValueError, match="encoder ConvNet has none, expected jssl.nets.dvae:Encoder"):
+    with pytest.raises(ValueError, match="encoder ConvNet has none, expected jssl"):
         DVAE(convnet())
     with pytest.raises(ValueError, match="image is 12 x 18, expected multiples of a code's 4"):
         jax.eval_shape(SMALL.init, jax.random.key(0), {"image": np.zeros((1, 1, 12, 18, 3), np.float32)})

@@ -61,7 +61,7 @@ class VQKD(Method):
         f = self.encoder
         return {
             "projector": self.projector,
-            "decoder": ViT(f.dim, self.depth, f.heads, 1, f.mlp, "mean", False, dtype=f.dtype),
+            "decoder": ViT(f.dim, self.depth, f.heads, 1, f.mlp, pool="mean", class_token=False, dtype=f.dtype),
             "head": MLP(f.dim, targets, norm=False, activation="tanh", dtype=f.dtype),
         }
 
