@@ -1,9 +1,9 @@
 """`jssl curate`: a folder without its broken, blank and doubled images, as a manifest that `folder:` reads.
 
-After DINOv2's pipeline (Oquab et al., 2023; arXiv:2304.07193, section 3 and appendix A): copies are pairs whose embeddings
-have a cosine above a threshold; of each connected component one image stays; the pool's nearest neighbours of a curated
-set are retrieved. The paper joins each image to its 64 nearest above 0.6, of a network trained to detect copies; here all
-pairs above the threshold are joined, and it is another since the embedding is another.
+After DINOv2's pipeline (Oquab et al., 2023; arXiv:2304.07193, section 3 and appendix A): copies are pairs whose
+embeddings have a cosine above a threshold; of each connected component one image stays; the pool's nearest neighbours
+of a curated set are retrieved, 4 of each. The paper joins each image to those of its 64 nearest that are above 0.6, of
+a network trained to detect copies; here all pairs above the threshold are joined, which is another as the embedding is.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ def curate(
     data, out, workdir=None, like=None, count=None, *, neighbours=4, clusters=None, threshold=None, min_side=32,
     max_aspect=5.0, seed=0, workers=None,
 ):  # fmt: skip
-    """Writes OUT/manifest.csv (what is kept), removed.csv (what is not, and why) and report.html; returns a line of text.
+    """Writes OUT/manifest.csv (what is kept), removed.csv (what is not, and why), report.html; returns a line of text.
 
     data: "folder:PATH", also of a manifest; nothing in it is touched. workdir: a run whose encoder says what is near;
     without one a descriptor of edges and colours does. like: "folder:PATH" of a curated set: only the `neighbours`
-    nearest images of each of its own are kept. count: how many to keep at most, evenly from `clusters` (default: the root
-    of their number) of k-means. threshold: the cosine above which two images are one. min_side: pixels of the shorter
-    side; max_aspect: longer side / shorter. Nothing is resumed: what an earlier call wrote there is overwritten.
+    nearest images of each of its own are kept. count: how many to keep at most, evenly from `clusters` (default: the
+    root of their number) of k-means. threshold: the cosine above which two images are one. min_side: pixels of the
+    shorter side; max_aspect: longer side / shorter. Nothing is resumed: what an earlier call wrote is overwritten.
 
     Features lie in a file in OUT while this runs, in half precision; memory holds a name and some 30 bytes an image.
     Raises ValueError or FileNotFoundError, in one line.
@@ -103,7 +103,7 @@ def _opened(option, spec):
 
 
 def _looked(stack, path, files, min_side, max_aspect, encoder, workers, mean=None):
-    """-> {'reason': int8 [N], 'pixels': int64 [N], 'said': N texts, 'features': [N, D] in a file}, mean of the features.
+    """-> {'reason': int8 [N], 'pixels': int64 [N], 'said': N texts, 'features': [N, D] in a file}, their mean.
 
     Of an encoder: of image and mirrored image together, less the mean of the fine ones, or `mean`, of unit length.
     """

@@ -11,8 +11,8 @@ BLOCK = 1024
 
 
 def balanced(features, rows, count, clusters, seed=0):
-    """`count` of `rows`, int [M], as evenly as the clusters' sizes let -> rows, ascending, and the sizes of the clusters
-    before and after, int [K] each.
+    """`count` of `rows`, int [M], as evenly as the clusters' sizes let -> rows, ascending, and the sizes of the
+    clusters before and after, int [K] each.
 
     features: [N, D], any array that can be sliced. Within a cluster chance decides, by the seed.
     """

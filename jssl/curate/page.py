@@ -66,7 +66,7 @@ def _copies(of, similarity, picture):
     for best in _spread(np.unique(of[of >= 0]), GROUPS):
         others = np.flatnonzero(of == best)
         others = others[np.argsort(similarity[others], kind="stable")]
-        tiles = [picture(best, f"kept, 1 of {len(others) + 1}")]
+        tiles = [picture(best, f"1 of {len(others) + 1}")]
         tiles += [picture(row, f"{similarity[row]:.3f}", "other") for row in others[:BESIDE]]
         tiles += ["<figure></figure>"] * (BESIDE + 1 - len(tiles))
         columns = f"1.35fr repeat({BESIDE}, 1fr)"

@@ -1,9 +1,9 @@
-"""What an image looks like, as a vector that needs no training: copies of an image are close, other images are not.
+"""What an image looks like, as a vector that needs no training: its copies are close, other images are not.
 
-Two parts of equal weight, both of the image stretched to a square of `SIDE` pixels, so that size and aspect do not count:
-where its edges run, as histograms of the gradient's orientation in soft cells (as SIFT's, Lowe, 2004; global descriptors
-of that kind were found to tell copies at web scale by Douze et al., 2009, doi:10.1145/1646396.1646421), and its colours
-on a coarse grid. Cells wider than what a crop of 5 % moves make it robust to that; compression and size it does not see.
+Two parts of equal weight, both of the image stretched to a square of `SIDE` pixels, so that size and aspect do not
+count: where its edges run, as histograms of the gradient's orientation in soft cells (as SIFT's, Lowe, 2004; global
+descriptors of that kind were found to tell copies at web scale by Douze et al., 2009, doi:10.1145/1646396.1646421), and
+its colours on a coarse grid. The cells are wider than what a crop of 5 % moves.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def describe(pixels):
 
 
 def mirrored(x):
-    """The descriptors of the mirrored images. x: [N, DIM] -> [N, DIM]: a permutation, so that it costs no second look."""
+    """The descriptors of the mirrored images, a permutation. x: [N, DIM] -> [N, DIM]"""
     return x[:, _MIRROR]
 
 

@@ -20,8 +20,8 @@ FLAT = 2 / 255  # standard deviation of the pixels of a small copy, below which 
 class Looks:
     """Chunk j of the files, as `made_ahead` asks for them.
 
-    min_side: pixels of the shorter side, below which an image is tiny; max_aspect: longer side / shorter, above which it
-    is long; size, crop, channels: of the squares that an encoder is to see, or None: then images are described.
+    min_side: pixels of the shorter side, below which an image is tiny; max_aspect: longer side / shorter, above which
+    it is long; size, crop, channels: of the squares that an encoder is to see, or None: then images are described.
     """
 
     files: Files
@@ -71,6 +71,6 @@ class Looks:
 
 def look(files, workers=0, **how):
     """One pass over the files, in order, as `Batches` of up to `CHUNK`: {'reason': int8 [B], of `REASONS`, 'pixels':
-    int64 [B], 'seen': float16 [B, DIM] descriptors or uint8 [B, size, size, C] for an encoder, 'said': B texts, the size
-    or what is wrong}. how: the other fields of `Looks`."""
+    int64 [B], 'seen': float16 [B, DIM] descriptors or uint8 [B, size, size, C] for an encoder, 'said': B texts, the
+    size or what is wrong}. how: the other fields of `Looks`."""
     return made_ahead(Looks(files, **how), workers)
