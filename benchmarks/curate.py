@@ -133,8 +133,8 @@ def searched(count):
         found, seconds = int((first != np.arange(count)).sum()), time.monotonic() - began
     return (
         f"Search among {count:,} descriptors of {descriptor.DIM} numbers ({x.nbytes >> 20:,} MiB on disk), mirrored "
-        f"ones too: {seconds:,.0f} s on a {device()}, {found:,} copies found of {count // 100:,}; the process's peak was "
-        f"{before:,} MiB before and {peak():,} MiB after, pages of the file included."
+        f"ones too: {seconds:,.0f} s on a {device()}, {found:,} copies found of {count // 100:,}; the process's peak "
+        f"was {before:,} MiB before and {peak():,} MiB after, pages of the file included."
     )
 
 

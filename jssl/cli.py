@@ -61,12 +61,14 @@ def _parser():
 def _curate(parser):
     parser.add_argument("--data", required=True, help="folder:PHOTOS, or of a manifest; nothing in it is touched")
     parser.add_argument("--out", required=True, help="folder for manifest.csv, removed.csv, report.html: overwritten")
-    parser.add_argument("--workdir", help="a run whose encoder says what is near (default: edges and colours)")
+    parser.add_argument("--workdir", help="a run whose encoder says what is near for --like and --count")
     parser.add_argument("--like", help="folder:GOOD, a curated set: only neighbours of its images are kept")
     parser.add_argument("--neighbours", type=int, default=4, help="kept of each image of --like (default: 4)")
     parser.add_argument("--count", type=int, help="how many to keep at most, evenly from clusters (default: all)")
     parser.add_argument("--clusters", type=int, help="of k-means, for --count (default: the root of their number)")
-    parser.add_argument("--threshold", type=float, help="cosine above which two images are one (default: 0.9)")
+    parser.add_argument(
+        "--threshold", type=float, help="cosine of descriptors above which two images are one (default: 0.9)"
+    )
     parser.add_argument("--min-side", type=int, default=32, help="pixels of the shorter side (default: 32)")
     parser.add_argument("--max-aspect", type=float, default=5.0, help="longer side / shorter, at most (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample of --count (default: 0)")

@@ -1,9 +1,10 @@
 """`jssl curate`: a folder without its broken, blank and doubled images, as a manifest that `folder:` reads.
 
 After DINOv2's pipeline (Oquab et al., 2023; arXiv:2304.07193, section 3 and appendix A): copies are pairs whose
-embeddings have a cosine above a threshold; of each connected component one image stays; the pool's nearest neighbours
-of a curated set are retrieved, 4 of each. The paper joins each image to those of its 64 nearest that are above 0.6, of
-a network trained to detect copies; here all pairs above the threshold are joined, which is another as the embedding is.
+descriptors have a cosine above a threshold; of each connected component one image stays; then the pool's nearest
+neighbours of a curated set are retrieved, 4 of each. The paper has a network of its own for copies and another to
+retrieve; here copies are told by a descriptor that needs no training, since what an encoder finds alike is often no
+copy. The paper joins each image to those of its 64 nearest that are above 0.6; here all pairs above 0.9 are joined.
 """
 
 import contextlib
@@ -22,8 +23,7 @@ from jssl.data.look import FINE, REASONS, look
 from jssl.data.manifest import write_csv, write_manifest
 from jssl.data.source import path_and_slice
 
-THRESHOLD = 0.9  # of the descriptor: where precision and recall meet, benchmarks/results/curate.md
-OF_ENCODER = 0.9  # of a run's encoder, whose features are centred first
+THRESHOLD = 0.9  # of descriptors, measured: benchmarks/results/curate.md
 DUPLICATE, FAR, SURPLUS = "duplicate", "far", "surplus"  # the reasons beside those of `look`
 
 
@@ -33,13 +33,14 @@ def curate(
 ):  # fmt: skip
     """Writes OUT/manifest.csv (what is kept), removed.csv (what is not, and why), report.html; returns a line of text.
 
-    data: "folder:PATH", also of a manifest; nothing in it is touched. workdir: a run whose encoder says what is near;
-    without one a descriptor of edges and colours does. like: "folder:PATH" of a curated set: only the `neighbours`
-    nearest images of each of its own are kept. count: how many to keep at most, evenly from `clusters` (default: the
-    root of their number) of k-means. threshold: the cosine above which two images are one. min_side: pixels of the
-    shorter side; max_aspect: longer side / shorter. Nothing is resumed: what an earlier call wrote is overwritten.
+    data: "folder:PATH", also of a manifest; nothing in it is touched. like: "folder:PATH" of a curated set: only the
+    `neighbours` nearest images of each of its own are kept. count: how many to keep at most, evenly from `clusters`
+    (default: the root of their number) of k-means. workdir: a run whose encoder says what is near for these two;
+    without one the descriptor does. threshold: the cosine of descriptors above which two images are one. min_side:
+    pixels of the shorter side; max_aspect: longer side / shorter. Nothing is resumed: what an earlier call wrote is
+    overwritten.
 
-    Features lie in a file in OUT while this runs, in half precision; memory holds a name and some 30 bytes an image.
+    Features lie in files in OUT while this runs, in half precision; memory holds a few texts and numbers an image.
     Raises ValueError or FileNotFoundError, in one line.
     """
     _check(threshold, neighbours, count, clusters)
@@ -49,7 +50,7 @@ def curate(
         from jssl.encoder import Encoder
 
         encoder = Encoder(workdir)
-    threshold = threshold if threshold is not None else THRESHOLD if encoder is None else OF_ENCODER
+    threshold = THRESHOLD if threshold is None else threshold
     mirror = descriptor.mirrored if encoder is None else None
     files, labels = _opened("--data", data)
     liked = _opened("--like", like)[0] if like else None
@@ -57,16 +58,16 @@ def curate(
     out.mkdir(parents=True, exist_ok=True)
     how = {"min_side": min_side, "max_aspect": max_aspect, "encoder": encoder, "workers": workers}
     with contextlib.ExitStack() as stack:
-        pool, mean = _looked(stack, out / ".features.npy", files, **how)
+        pool = _looked(stack, out / ".pool", files, **how)
         reason = np.array([REASONS[r] for r in pool["reason"]], object)
         rows = np.flatnonzero(reason == "")
         if not len(rows):
             raise ValueError(f"{data}: none of the {len(reason)} images is fit to keep, the first is {_first(pool)}")
-        of, similarity = _duplicates(files, pool, threshold, mirror)
+        of, similarity = _duplicates(files, pool, threshold)
         reason[of >= 0] = DUPLICATE
-        said = {"looked at": len(reason), "threshold": threshold, "nearest by": workdir or "edges and colours"}
+        said = {"looked at": len(reason), "threshold": threshold, "near by": workdir or "edges and colours"}
         if liked is not None:
-            good, _ = _looked(stack, out / ".like.npy", liked, mean=mean, **how)
+            good = _looked(stack, out / ".like", liked, **how)
             _keep(reason, _neighbours(pool, good, np.flatnonzero(reason == ""), neighbours, mirror, like), FAR)
             said["neighbours of each"] = f"{neighbours} of {int((good['reason'] == FINE).sum()):,} in {like}"
         if count is not None and count < (left := np.flatnonzero(reason == "")).size:
@@ -102,59 +103,51 @@ def _opened(option, spec):
     return Files(files.root, [files.names[row] for row in order]), texts
 
 
-def _looked(stack, path, files, min_side, max_aspect, encoder, workers, mean=None):
-    """-> {'reason': int8 [N], 'pixels': int64 [N], 'said': N texts, 'features': [N, D] in a file}, their mean.
-
-    Of an encoder: of image and mirrored image together, less the mean of the fine ones, or `mean`, of unit length.
-    """
+def _looked(stack, path, files, min_side, max_aspect, encoder, workers):
+    """-> {'reason': int8 [N], 'pixels': int64 [N], 'said': N texts, 'descriptors': [N, DIM] and 'features': [N, D], in
+    files that go when the stack is left; without an encoder the features are the descriptors}."""
     how = {"min_side": min_side, "max_aspect": max_aspect}
     if encoder is not None:
         how |= {"size": encoder.preprocess.size, "crop": encoder.preprocess.crop, "channels": encoder.channels}
-    n, at, features = len(files.names), 0, None
+    n, at, arrays = len(files.names), 0, {}
     found = {"reason": np.zeros(n, np.int8), "pixels": np.zeros(n, np.int64), "said": [""] * n}
-    stack.callback(path.unlink, missing_ok=True)
     with look(files, workers, **how) as batches:
         for batch in batches:
-            x = batch["seen"] if encoder is None else _both(encoder, batch["seen"])
-            if features is None:
-                features = np.lib.format.open_memmap(path, "w+", np.float16, (n, x.shape[1]))
-            rows = slice(at, at + len(x))
-            features[rows], found["reason"][rows], found["pixels"][rows] = x, batch["reason"], batch["pixels"]
-            found["said"][rows] = batch["said"]
-            at += len(x)
+            made = {"descriptors": batch["descriptor"]}
+            if encoder is not None:
+                made["features"] = _both(encoder, batch["square"])
+            rows = slice(at, at + len(batch["reason"]))
+            for name, x in made.items():
+                if name not in arrays:
+                    file = path.with_suffix(f".{name}.npy")
+                    stack.callback(file.unlink, missing_ok=True)
+                    arrays[name] = np.lib.format.open_memmap(file, "w+", np.float16, (n, x.shape[1]))
+                arrays[name][rows] = x
+            found["reason"][rows], found["pixels"][rows], found["said"][rows] = (
+                batch[name] for name in ("reason", "pixels", "said")
+            )
+            at = rows.stop
             if at % 65_536 == 0:
                 logging.info("%d of %d images", at, n)
-    if encoder is not None:
-        mean = _centre(features, found["reason"] == FINE, mean)
-    return {**found, "features": features}, mean
+    return {"features": arrays["descriptors"], **found, **arrays}
 
 
 def _both(encoder, images):
     """An image's and its mirror image's features together: the same for both. -> [B, D] of unit length"""
-    x = sum(_unit(encoder(view)) for view in (images, images[:, :, ::-1]))
-    return _unit(x)
-
-
-def _centre(features, fine, mean, block=4096):
-    if mean is None:
-        starts = range(0, len(features), block)
-        total = sum(features[i : i + block][fine[i : i + block]].astype(float).sum(0) for i in starts)
-        mean = total / max(fine.sum(), 1)
-    for i in range(0, len(features), block):
-        features[i : i + block] = _unit(features[i : i + block].astype(np.float32) - mean) * fine[i : i + block, None]
-    return mean
+    return _unit(sum(_unit(encoder(view)) for view in (images, images[:, :, ::-1])))
 
 
 def _unit(x):
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 
 
-def _duplicates(files, pool, threshold, mirror):
+def _duplicates(files, pool, threshold):
     """-> which image each is a duplicate of, int64 [N], -1 where it is none; how near they are, float32 [N].
 
     Of a group the one of the most pixels is kept; of the same, that of the largest file, then the first name.
     """
-    first = groups(pool["features"], threshold, mirror)  # features of those that are not fine are 0
+    x = pool["descriptors"]
+    first = groups(x, threshold, descriptor.mirrored)  # features of those that are not fine are 0
     of, similarity = np.full(len(first), -1), np.zeros(len(first), np.float32)
     order = np.argsort(first, kind="stable")
     starts = np.flatnonzero(np.diff(first[order], prepend=-1))
@@ -163,8 +156,7 @@ def _duplicates(files, pool, threshold, mirror):
             best = min(group, key=lambda row: (-pool["pixels"][row], -os.path.getsize(files.path(row)), row))
             others = group[group != best]
             of[others] = best
-            x = pool["features"]
-            similarity[others] = cosine(x[others], np.repeat(x[best][None], len(others), 0), mirror)
+            similarity[others] = cosine(x[others], np.repeat(x[best][None], len(others), 0), descriptor.mirrored)
     return of, similarity
 
 

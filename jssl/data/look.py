@@ -21,7 +21,7 @@ class Looks:
     """Chunk j of the files, as `made_ahead` asks for them.
 
     min_side: pixels of the shorter side, below which an image is tiny; max_aspect: longer side / shorter, above which
-    it is long; size, crop, channels: of the squares that an encoder is to see, or None: then images are described.
+    it is long; size, crop, channels: of the squares that an encoder is to see, or no size.
     """
 
     files: Files
@@ -38,16 +38,19 @@ class Looks:
     def __getitem__(self, j):
         rows = range(j * CHUNK, min((j + 1) * CHUNK, len(self.files.names)))
         looks = [self._look(row) for row in rows]
-        arrays = {name: np.stack([look[name] for look in looks]) for name in ("reason", "pixels", "seen")}
-        return {**arrays, "said": [look["said"] for look in looks]}
+        return {
+            name: [x[name] for x in looks] if name == "said" else np.stack([x[name] for x in looks])
+            for name in looks[0]
+        }
 
     def join(self, parts, seen):
         return parts[0] if parts else {}
 
     def _look(self, row):
-        shape = (descriptor.DIM,) if self.size is None else (self.size, self.size, self.channels)
-        nothing = np.zeros(shape, np.float16 if self.size is None else np.uint8)
-        found = {"reason": np.int8(BROKEN), "pixels": np.int64(0), "seen": nothing, "said": ""}
+        found = {"reason": np.int8(BROKEN), "pixels": np.int64(0), "said": ""}
+        found["descriptor"] = np.zeros(descriptor.DIM, np.float16)
+        if self.size is not None:
+            found["square"] = np.zeros((self.size, self.size, self.channels), np.uint8)
         try:
             image = self.files(row)
             height, width = upright_size(image)
@@ -60,17 +63,16 @@ class Looks:
             small = descriptor.small(decode(image, 3, short / (2 * descriptor.SIDE)))
             if small.std((0, 1)).max() < FLAT:
                 return {**found, "reason": np.int8(BLANK)}
-            if self.size is None:
-                seen = descriptor.describe(small).astype(np.float16)
-            else:
-                seen = centre_crop(self.files(row), self.channels, self.size, self.crop)
-            return {**found, "reason": np.int8(FINE), "seen": seen}
+            fine = {"reason": np.int8(FINE), "descriptor": descriptor.describe(small).astype(np.float16)}
+            if self.size is not None:
+                fine["square"] = centre_crop(self.files(row), self.channels, self.size, self.crop)
+            return {**found, **fine}
         except BadImage as error:
             return {**found, "reason": np.int8(BROKEN), "said": str(error)}
 
 
 def look(files, workers=0, **how):
     """One pass over the files, in order, as `Batches` of up to `CHUNK`: {'reason': int8 [B], of `REASONS`, 'pixels':
-    int64 [B], 'seen': float16 [B, DIM] descriptors or uint8 [B, size, size, C] for an encoder, 'said': B texts, the
-    size or what is wrong}. how: the other fields of `Looks`."""
+    int64 [B], 'said': B texts, the size or what is wrong, 'descriptor': float16 [B, DIM], of zeros where there is a
+    reason, and with a size 'square': uint8 [B, size, size, C]}. how: the other fields of `Looks`."""
     return made_ahead(Looks(files, **how), workers)
