@@ -120,12 +120,13 @@ def searched(count):
     from jssl.curate.near import groups
     from jssl.data import descriptor
 
-    rng, block = np.random.default_rng(0), 4096
+    rng, block, planted = np.random.default_rng(0), 4096, 0
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         x = np.lib.format.open_memmap(file.name, "w+", np.float16, (count, descriptor.DIM))
         for start in range(0, count, block):
             rows = rng.standard_normal((min(block, count - start), descriptor.DIM), np.float32)
             copies = len(rows) // 100
+            planted += copies
             rows[:copies] = rows[-copies:] + 0.2 * rng.standard_normal((copies, descriptor.DIM), np.float32)
             x[start : start + block] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         before, began = peak(), time.monotonic()
@@ -133,8 +134,8 @@ def searched(count):
         found, seconds = int((first != np.arange(count)).sum()), time.monotonic() - began
     return (
         f"Search among {count:,} descriptors of {descriptor.DIM} numbers ({x.nbytes >> 20:,} MiB on disk), mirrored "
-        f"ones too: {seconds:,.0f} s on a {device()}, {found:,} copies found of {count // 100:,}; the process's peak "
-        f"was {before:,} MiB before and {peak():,} MiB after, pages of the file included."
+        f"ones too: {seconds:,.0f} s on a {device()}, {found:,} copies found of {planted:,} planted; the "
+        f"process's peak was {before:,} MiB before and {peak():,} MiB after, pages of the file included."
     )
 
 

@@ -117,9 +117,9 @@ def test_what_is_joined_in_steps_is_one_group_whatever_the_blocks():
 def test_neighbours_are_those_of_a_full_matrix_whatever_the_blocks():
     rng = np.random.default_rng(0)
     bank, queries = unit(rng.normal(size=(30, 8))), unit(rng.normal(size=(11, 8)))
-    expected = np.argsort(-queries @ bank.T, 1)[:, :4]
+    expected = np.argsort(-queries @ bank.T, 1)[:, :30]
     for block in 3, 8, 100:
-        similarity, index = nearest(bank, queries, 4, block=block)
+        similarity, index = nearest(bank, queries, 30, block=block)
         np.testing.assert_array_equal(index, expected)
         np.testing.assert_allclose(similarity, np.take_along_axis(queries @ bank.T, expected, 1), atol=1e-6)
 

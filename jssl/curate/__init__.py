@@ -55,6 +55,10 @@ def curate(
     files, labels = _opened("--data", data)
     liked = _opened("--like", like)[0] if like else None
     out = pathlib.Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(
+            f"--out {out} is a file, expected a folder to write manifest.csv, removed.csv and report.html to"
+        )
     out.mkdir(parents=True, exist_ok=True)
     how = {"min_side": min_side, "max_aspect": max_aspect, "encoder": encoder, "workers": workers}
     with contextlib.ExitStack() as stack:
