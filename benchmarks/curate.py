@@ -29,7 +29,7 @@ EVERY = 4  # images to one that is copied
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="benchmarks.curate", description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--images", action="append", default=[], help="folder:PATH, or npz:FILE of `jpeg` and `offsets`"
+        "--images", action="append", required=True, help="folder:PATH, or npz:FILE of `jpeg` and `offsets`"
     )
     parser.add_argument("--most", type=int, default=1000, help="images of each set")
     parser.add_argument("--threshold", type=float, action="append", help="(default: that of jssl curate)")
@@ -105,7 +105,12 @@ def planted(folder, spec, threshold):
     }
     files = [name(file) for file in os.listdir(folder / "photos")]
     head = lambda file: of.get(file, file)  # the one kept of its group
-    row = {"images": pathlib.Path(spec).parent.name, "files": len(files), "threshold": threshold}
+    path = pathlib.Path(spec.partition(":")[2])
+    row = {
+        "images": path.name if spec.startswith("folder:") else path.parent.name,
+        "files": len(files),
+        "threshold": threshold,
+    }
     for edit in EDITS:
         copies = [file for file in files if file.endswith(f"-{edit}")]
         row[f"{edit} %"] = 100 * np.mean([head(file) == head(file.partition("-")[0]) for file in copies]).item()
