@@ -1,4 +1,4 @@
-"""jssl train | eval | embed | report | list: every verb is a Python function of the same name."""
+"""jssl train | eval | embed | curate | report | list: every verb is a Python function of the same name."""
 
 import argparse
 import os
@@ -49,11 +49,30 @@ def _parser():
     embed.add_argument("--data", required=True, help="e.g. folder:PHOTOS")
     embed.add_argument("--out", required=True, help="features.npz or features.parquet")
 
+    _curate(verb("curate", "Leave out broken, blank and doubled images: a manifest that folder: reads, and a report."))
+
     report = verb("report", "Write report.html, one file that opens from disk.")
     report.add_argument("--workdir", required=True, help="a run directory")
 
     verb("list", "Show methods and the variants of their configs.")
     return parser
+
+
+def _curate(parser):
+    parser.add_argument("--data", required=True, help="folder:PHOTOS, or of a manifest; nothing in it is touched")
+    parser.add_argument("--out", required=True, help="folder for manifest.csv, removed.csv, report.html: overwritten")
+    parser.add_argument("--workdir", help="a run whose encoder says what is near for --like and --count")
+    parser.add_argument("--like", help="folder:GOOD, a curated set: only neighbours of its images are kept")
+    parser.add_argument("--neighbours", type=int, default=4, help="kept of each image of --like (default: 4)")
+    parser.add_argument("--count", type=int, help="how many to keep at most, evenly from clusters (default: all)")
+    parser.add_argument("--clusters", type=int, help="of k-means, for --count (default: the root of their number)")
+    parser.add_argument(
+        "--threshold", type=float, help="cosine of descriptors above which two images are one (default: 0.9)"
+    )
+    parser.add_argument("--min-side", type=int, default=32, help="pixels of the shorter side (default: 32)")
+    parser.add_argument("--max-aspect", type=float, default=5.0, help="longer side / shorter, at most (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample of --count (default: 0)")
+    parser.add_argument("--workers", type=int, help="processes that decode (default: the cores but one)")
 
 
 def _overrides(parser, verb, rest):
@@ -90,6 +109,10 @@ def _run(arguments, overrides):
         from jssl.evals.run import embed
 
         print(embed(arguments.workdir, arguments.data, arguments.out))
+    elif arguments.verb == "curate":
+        from jssl.curate import curate
+
+        print(curate(**{name: value for name, value in vars(arguments).items() if name != "verb"}))
     elif arguments.verb == "report":
         from jssl.report import report
 

@@ -53,10 +53,15 @@ def report(workdir):
         sections.missing(workdir, [title for title, text in content.items() if not text], modality),
         "<footer>Made by jssl from the files of the run directory; nothing is loaded from elsewhere.</footer>",
     ]
-    page = string.Template(TEMPLATE.read_text(encoding="utf-8"))
-    path, part = workdir / "report.html", workdir / "report.html.part"
-    title = sections.escape(f"{workdir.resolve().name} · jssl")
-    part.write_text(page.substitute(title=title, body="\n".join(filter(None, body))), encoding="utf-8")
+    title = f"{workdir.resolve().name} · jssl"
+    return page(workdir / "report.html", title, body)
+
+
+def page(path, title, body):
+    """Writes the parts of a page, HTML or empty, into the template of all reports -> path."""
+    template, part = string.Template(TEMPLATE.read_text(encoding="utf-8")), path.with_name(f"{path.name}.part")
+    text = template.substitute(title=sections.escape(title), body="\n".join(filter(None, body)))
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
     return path
 

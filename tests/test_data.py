@@ -170,7 +170,7 @@ def test_npz_images_with_and_without_channels_and_labels(tmp_path):
         ("npz:{}/other.npz", "expected an array `image` .* found pixels"),
         ("npz:{}/flat.npz@test", r"cannot read @test, expected a slice such as @\[:1000\]"),
         ("folder:{}/none", "is not there"),
-        ("folder:{}/text.npz", "is a file, expected a folder"),
+        ("folder:{}/text.npz", "is a file, expected a folder or a manifest"),
         ("folder:{}", "no images below .* expected files named .jpg"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`folder:PATH`: image files below a folder, of any size, some of them perhaps broken."""
+"""`folder:PATH`: image files below a folder or listed in a manifest, of any size, some of them perhaps broken."""
 
 import concurrent.futures
 import dataclasses
@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from jssl.data.decode import BadImage, decode, open_image, upright_size
+from jssl.data.manifest import read_manifest
 from jssl.data.source import Source
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -27,7 +28,7 @@ class Files:
 
     def __call__(self, row):
         try:
-            with open(self._path(row), "rb") as file:
+            with open(self.path(row), "rb") as file:
                 return open_image(io.BytesIO(file.read()))
         except OSError as error:
             raise BadImage(error.strerror) from None
@@ -35,35 +36,24 @@ class Files:
     def size(self, row):
         """(height, width), from the header alone."""
         try:
-            with open(self._path(row), "rb") as file:
+            with open(self.path(row), "rb") as file:
                 image = open_image(file)
                 # A PNG may keep its rotation behind its pixels: too far to look for it here.
                 return image.size[::-1] if image.format == "PNG" else upright_size(image)
         except OSError as error:
             raise BadImage(error.strerror) from None
 
-    def _path(self, row):
+    def path(self, row):
         return os.path.join(self.root, self.names[row])
 
 
 def open_folder(spec, path, rows, channels, max_bad, fits):
-    """A Source of the files below `path`, sorted by name; `rows` is a slice of them.
+    """A Source of the files that `listed` finds; `rows` is a slice of them.
 
-    Labels are the first folders of the names, where every file is in one and there are two or more. Files that cannot
-    be decoded are named in the log and left out; more than `max_bad` of them is an error.
+    Files that cannot be decoded are named in the log and left out; more than `max_bad` of them is an error.
     """
-    if not os.path.isdir(path):
-        what = "a file, expected a folder" if os.path.exists(path) else "not there"
-        raise (ValueError if os.path.exists(path) else FileNotFoundError)(f"{spec}: {path} is {what}")
     began = time.monotonic()
-    names = list_images(path)
-    if not names:
-        raise ValueError(f"{spec}: no images below {path}, expected files named {', '.join(SUFFIXES)}")
-    labels, label_names = labels_of(names)
-    if not names[rows]:
-        raise ValueError(f"{spec}: the slice keeps none of the {len(names)} images")
-
-    files = Files(path, names[rows])
+    files, labels, label_names = listed(spec, path, rows)
     kept, bad, images = scan(files, channels, fits)
     check_bad(spec, bad, len(files.names), max_bad)
     source = Source(
@@ -71,8 +61,8 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
         names=[files.names[row] for row in kept],
         channels=channels,
         images=images,
-        open=Files(path, [files.names[row] for row in kept]),
-        labels=None if labels is None else labels[rows][kept],
+        open=Files(files.root, [files.names[row] for row in kept]),
+        labels=None if labels is None else labels[kept],
         label_names=label_names,
         bad=tuple(bad),
         max_bad=max_bad,
@@ -82,6 +72,35 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
     seconds = time.monotonic() - began
     logging.info("%s: %d images%s (%s), %d bad, %.1f s", spec, len(source), classes, where, len(bad), seconds)
     return source
+
+
+def listed(spec, path, rows=slice(None)):
+    """-> Files, labels int32 [N] and their names, or None and None; nothing is opened yet.
+
+    path: a folder, whose images come sorted by name and whose labels are the first folders of the names, where every
+    file is in one and there are two or more; or a manifest, see `read_manifest`, in its order.
+    """
+    if path.lower().endswith(".csv") and os.path.isfile(path):
+        root, names, labels, label_names = read_manifest(spec, path)
+        if labels is None:
+            labels, label_names = labels_of(names)
+        for name in names[rows] if len(names) <= HEADERS else ():
+            if not os.path.exists(os.path.join(root, name)):
+                raise FileNotFoundError(
+                    f"{spec}: there is no file {name}, which {path} lists; paths are relative to it"
+                )
+    elif os.path.isdir(path):
+        root, names = path, list_images(path)
+        if not names:
+            raise ValueError(f"{spec}: no images below {path}, expected files named {', '.join(SUFFIXES)}")
+        labels, label_names = labels_of(names)
+    elif os.path.exists(path):
+        raise ValueError(f"{spec}: {path} is a file, expected a folder or a manifest named .csv")
+    else:
+        raise FileNotFoundError(f"{spec}: {path} is not there, expected a folder or a manifest named .csv")
+    if not names[rows]:
+        raise ValueError(f"{spec}: the slice keeps none of the {len(names)} images")
+    return Files(root, names[rows]), None if labels is None else labels[rows], label_names
 
 
 def list_images(path):

@@ -120,7 +120,7 @@ class _Taken:
 
 
 def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
-    """Opens "digits@test", "npz:PATH@[:10000]", "folder:PATH" or "tfds:NAME@train[:90%]" -> Source.
+    """Opens "digits@test", "npz:PATH@[:10000]", "folder:PATH" (or MANIFEST.csv), "tfds:NAME@train[:90%]" -> Source.
 
     channels: 1 (grey) or 3 (RGB); None keeps what arrays have and makes files RGB. max_bad: the share of files that may
     be undecodable. fits: bytes up to which decoded files of one size are kept in memory. Raises ValueError or
