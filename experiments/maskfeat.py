@@ -23,12 +23,12 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU: a patch is a histogram."""
-    config = recipes.digits(METHOD, block=2, cell=4)
+    """scikit-learn's digits, on a CPU: a patch is four histograms, of 2 x 2 pixels each."""
+    config = recipes.digits(METHOD, block=2, cell=2)
     config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 4, "heads": 4, "patch": 4}
     config.encoder.update({"positions": "sincos", "pool": "mean"})
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
-    config.optim.update({"lr": 1e-3, "weight_decay": 0.05, "warmup": 60.0})
+    config.optim.update({"lr": 4e-3, "weight_decay": 0.05, "warmup": 60.0})
     return config
 
 
