@@ -16,7 +16,7 @@ import optax
 from jssl.augment import image, mix
 from jssl.config import base
 from jssl.encoder import embed, embedder
-from jssl.evals.labels import check_classes
+from jssl.evals.labels import check, check_classes
 from jssl.feed import Feed
 from jssl.method import LABELS, Method, Time
 from jssl.nets.net import Net, apply_net, init_net
@@ -127,14 +127,13 @@ def finetune(encoder, train, test, *, classes, settings=None, pretrained=True, f
       {"predictions": int32 [M], "settings": {...}}.
 
     Raises:
-      ValueError: without labels, for fewer than two classes, or an encoder that is no network of whole images.
+      ValueError: for missing or negative labels, fewer than two classes, an encoder that is no network of whole images.
     """
     if encoder.channels is None:
         raise ValueError("finetune: expected an encoder of images, not of graphs")
-    if train.labels is None:
-        raise ValueError("the training set has no labels; this protocol needs one class per example")
+    features, labels = check(encoder.embed(train, workers=workers), train.labels, "training")
+    check_classes(labels, labels, classes)
     settings = chosen(settings or Settings(), len(train), flip)
-    check_classes(train.labels, train.labels, classes)
     method, augment = build(encoder, settings, classes, len(train))
     steps = max(settings.least, round(settings.epochs * len(train) / settings.batch_size))
     decay = settings.layer_decay if pretrained and hasattr(method.encoder, "depth") else 1.0
@@ -145,7 +144,7 @@ def finetune(encoder, train, test, *, classes, settings=None, pretrained=True, f
     rng = jax.random.key(seed)
     with jax.set_mesh(program.mesh):
         state = program.begin(rng, {name: jnp.zeros(s.shape, s.dtype) for name, s in feed.shapes().items()})
-        state = given(state, method, encoder, encoder.embed(train, workers=workers), train.labels)
+        state = given(state, method, encoder, np.asarray(features), labels)
         state = jax.device_put(state, replicated(program.mesh))
         with feed.items(0, 1) as items:
             for _ in range(steps):
@@ -157,7 +156,7 @@ def finetune(encoder, train, test, *, classes, settings=None, pretrained=True, f
 
 def chosen(settings, n, flip):
     """The settings with what n images decide."""
-    pieces = math.lcm(2, jax.device_count())
+    pieces = 2 * jax.device_count()  # pairs, which are mixed, stay on their device
     size = settings.batch_size or int(np.clip(2 ** round(math.log2(max(n / 20, 1))), 16, 1024))
     size = min(size, n)
     size -= size % (pieces if size >= pieces else 2)
@@ -197,7 +196,7 @@ class Program:
 @functools.lru_cache(maxsize=4)
 def compiled(method, augment, preprocess, settings, steps, decay):
     """AdamW at the rate of `settings`, warmed up, then half a cosine to 0, block by block by `decay`."""
-    whole = settings.batch_size % jax.device_count() == 0
+    whole = settings.batch_size % (2 * jax.device_count()) == 0  # else on one device
     mesh = make_mesh(devices=None if whole else jax.devices()[:1])
     optim = base().optim
     optim.update({"name": "adamw", "lr": settings.lr, "scale": "none", "weight_decay": settings.weight_decay})
