@@ -42,7 +42,7 @@ def demo():
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    config = recipes.tiny(demo(), tau=0.9, tau_start=0.9)
+    config = recipes.tiny(demo(), tau=0.9, tau_start=0.9, top=2)
     config.optim.clip = None
     return config
 
