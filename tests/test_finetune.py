@@ -218,6 +218,11 @@ def test_scores_carry_their_settings_and_more_draws_their_error(workdir, monkeyp
     assert found["trained", "finetune"]["classes"][0]["count"] > 0
 
 
+def test_a_misspelt_protocol_is_told_its_near_misses(workdir):
+    with pytest.raises(ValueError, match="unknown protocol 'finetuned'; did you mean finetune"):
+        run.evaluate(workdir, "knn,finetuned", data="digits@[:200]", test="digits@test[:40]")
+
+
 def test_nothing_is_fine_tuned_unless_asked(workdir, monkeypatch):
     monkeypatch.setattr(tuned, "PROTOCOLS", {})
     assert "fine-tuned" not in run.evaluate(workdir, data="digits@[:200]", test="digits@test[:40]")

@@ -64,7 +64,7 @@ def evaluate(
     missing labels, a single class, or a class with too few examples.
     """
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
-        raise ValueError(f"unknown protocol {unknown[0]!r}{nearest(unknown[0], PROTOCOLS)}")
+        raise ValueError(f"unknown protocol {unknown[0]!r}{nearest(unknown[0], (*PROTOCOLS, *TUNED))}")
     if draws < 1:
         raise ValueError(f"draws is {draws}; expected at least 1")
     x, y = check(features.get("train"), labels.get("train"), "training")
