@@ -8,6 +8,7 @@
 the variant, warm-up included. A JPEG pack becomes an npz of two arrays, `image` and `label`. How to run on a machine
 that has jax and little else: see `benchmarks.speed`. Runs are kept below --workdir with their scores: the same call on
 the same one goes on with them, and trains nothing that is scored. A method that fails is a row that says so.
+`--finetune` names the methods whose encoders are also fine-tuned on 1 % of the labels, beside the same from scratch.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from benchmarks.speed import Bench
 from jssl import config as configs
 from jssl import data, probe
 from jssl.encoder import Encoder
-from jssl.evals import protocol
+from jssl.evals import protocol, tuned
 from jssl.experiment import fill
 from jssl.train import train
 
@@ -35,6 +36,8 @@ BATCH = 512  # of embedding
 PICKED = ("stderr", "penalty", "validation_accuracy")
 TASKS = {"knn": "k-NN", "linear": "linear"}
 PROBE = "online probe"
+TUNED = {"trained": "1 % fine-tuned", "untrained": "1 % from scratch"}  # by the encoder that it begins from
+OPTIONAL = (*TUNED.values(), PROBE)  # columns that are left out where no row has them
 FILE = "quality.json"  # in a run's directory: what it was asked for, and its scores
 
 
@@ -51,6 +54,7 @@ def main(argv=None):
     length.add_argument("--steps", type=int)
     length.add_argument("--minutes", type=float, help="of training, for each method and seed")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as --config.FIELD=VALUE")
+    parser.add_argument("--finetune", default="", help="methods, or `all`: encoders also tuned on 1 %% of the labels")
     parser.add_argument("--k", type=int, help="neighbours of k-NN (default: the variant's eval.k)")
     parser.add_argument("--temperature", type=float, help="of k-NN (default: the variant's)")
     parser.add_argument("--name", help="of the result's files (default: from the variants and the device)")
@@ -63,8 +67,9 @@ def main(argv=None):
     pairs = [(method, variant) for variant in variants for method in methods]
     runs = {pair: [attempt(*pair, seed, arguments) for seed in seeds] for pair in pairs}
     rows = [row(*pair, of_pair) for pair, of_pair in runs.items()]
-    if not any(PROBE in run.get("scores", {}) for of_pair in runs.values() for run in of_pair):
-        rows = [{name: cell for name, cell in one.items() if name != PROBE} for one in rows]
+    measured = {title for of_pair in runs.values() for run in of_pair for title in run.get("scores", {})}
+    absent = [title for title in OPTIONAL if title not in measured]
+    rows = [{title: cell for title, cell in one.items() if title not in absent} for one in rows]
     name = arguments.name or f"quality-{results.slug(f'{arguments.variant} {results.device()}')}"
     results.write(arguments.out, name, f"Quality: {', '.join(variants)}", rows, notes(runs, len(seeds)))
 
@@ -75,6 +80,7 @@ def attempt(method, variant, seed, arguments):
     keys = ("epochs", "steps", "minutes", "set", "k", "temperature")
     asked = {key: getattr(arguments, key) for key in keys}
     asked |= {key: of_variant(getattr(arguments, key), variant) for key in ("data", "test")}
+    asked["finetune"] = arguments.finetune == "all" or method in arguments.finetune.split(",")
     if (workdir / FILE).is_file():
         kept = json.loads((workdir / FILE).read_text())
         if kept["asked"] == asked:
@@ -118,9 +124,9 @@ def run(spec, seed, workdir, asked):
     if state is None:
         raise SystemExit("stopped; the same call goes on from there")
     labels = {part: source.labels for part, source in parts.items()}
-    scores, settings = {}, {}
+    scores, settings, encoders = {}, {}, {}
     for name, weights in {" untrained": "untrained", "": "weights"}.items():
-        encoder = Encoder(workdir, weights)
+        encoder = encoders[name] = Encoder(workdir, weights)
         features = {part: encoder.embed(source, BATCH, data.default_workers()) for part, source in parts.items()}
         found = protocol.evaluate(
             features, labels, protocols=tuple(TASKS), k=config.eval.k, temperature=config.eval.temperature
@@ -128,6 +134,13 @@ def run(spec, seed, workdir, asked):
         for score in found:
             scores[f"{TASKS[score['task']]}{name}"] = {key: score[key] for key in ("mean", "stderr")}
             settings[TASKS[score["task"]]] = described(score)
+    if asked["finetune"]:
+        both = {"trained": encoders[""], "untrained": encoders[" untrained"]}
+        how = {"seed": seed, "flip": config.augment.get("flip") or 0.0, "workers": data.default_workers()}
+        for score in tuned.few(both, {}, parts, parts=(0.01,), **how):
+            title = TUNED[score["encoder"]]
+            scores[title] = {key: score[key] for key in ("mean", "stderr")}
+            settings[title] = described(score)
     if probe.NAME in state.params:
         weights = jax.device_get(state.params[probe.NAME])
         mean = probe.accuracy(weights, features["test"], labels["test"])
@@ -163,13 +176,13 @@ def row(method, variant, runs):
     done = [run for run in runs if "failed" not in run]
     if not done:
         names = ("encoder", "steps", "epochs", "batch", "precision", "minutes")
-        blank = dict.fromkeys(("data", *titles, PROBE, *names))
+        blank = dict.fromkeys(("data", *titles, *OPTIONAL, *names))
         return {"method": method, **blank, "data": variant, TASKS["knn"]: "failed"}
     config = done[0]["config"]
     return {
         "method": method,
         "data": variant if variant.startswith(name_of(config)) else f"{name_of(config)} ({variant})",
-        **{title: _mean([run["scores"].get(title) for run in done]) for title in (*titles, PROBE)},
+        **{title: _mean([run["scores"].get(title) for run in done]) for title in (*titles, *OPTIONAL)},
         "encoder": config["encoder"]["name"].partition(":")[2],
         "steps": config["train"]["steps"],
         "epochs": round(config["train"]["steps"] / config["train"]["per_epoch"], 1),
@@ -190,6 +203,8 @@ def notes(runs, seeds):
     done = {pair: run for pair, of_pair in runs.items() for run in of_pair if "failed" not in run}
     failed = {pair: run["failed"] for pair, of_pair in runs.items() for run in of_pair if "failed" in run}
     spread = f"deviation over {seeds} seeds" if seeds > 1 else "error over the test set"
+    if seeds == 1 and any(set(run["scores"]) & set(TUNED.values()) for run in done.values()):
+        spread += ", of 1 % of the labels over draws of them"
     lines = [f"Accuracy in %, ± the standard {spread}; untrained is the same encoder before its first step."]
     said = {f"{title}: {text}." for run in done.values() for title, text in run["settings"].items()}
     lines += sorted(said)

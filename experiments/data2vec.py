@@ -27,20 +27,22 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU. It does not collapse, and does not learn much either: after these steps k-NN was
-    57.0 % and the linear probe 77.4, untrained 55.0 and 77.2 (500 test images, a point is noise)."""
-    config = recipes.digits(METHOD, block=2, top=2, tau=0.99, tau_start=0.99)
+    """scikit-learn's digits, on a CPU. Positions are MAE's: the paper's relative ones leave an untrained encoder's mean
+    over the patches little of where they lie, and training did not bring it back. It needs its steps: in five folds of
+    the training images k-NN and linear probe were 66.0 and 90.1 % after 300 of them with the top 2 layers and a slower
+    teacher, 75.3 and 91.9 after 800 with the top 3, untrained 56.5 and 90.2."""
+    config = recipes.digits(METHOD, block=2, top=3, tau=0.99, tau_start=0.99)
     config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 64, "depth": 4, "heads": 4, "patch": 4, "pool": "mean"}
-    config.encoder.update({"positions": "none", "relative": "shared"})  # as in the paper; with others it collapsed here
+    config.encoder.positions = "sincos"
     recipes.views(config, "mae", 16, flip=0.0)
-    config.optim.update({"lr": 1e-3, "weight_decay": 0.05, "clip": 3.0})
-    config.train.update({"steps": 300, "batch_size": 128})
+    config.optim.update({"lr": 4e-3, "weight_decay": 0.05, "warmup": 60.0, "clip": 3.0})
+    config.train.update({"steps": 800, "batch_size": 128})
     return config
 
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    config = recipes.tiny(demo(), tau=0.9, tau_start=0.9)
+    config = recipes.tiny(demo(), tau=0.9, tau_start=0.9, top=2)
     config.optim.clip = None
     return config
 

@@ -27,13 +27,17 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU: at 18 pixels for 6 x 6 patches, since fewer leave hardly a context. After these
-    steps k-NN was 76.6 % and the linear probe 95.0, untrained 79.4 and 94.0 (500 test images, a point is noise)."""
-    config = recipes.digits(METHOD, predictor_dim=32, predictor_depth=2, predictor_heads=4, m_base=0.99)
+    """scikit-learn's digits, on a CPU: at 18 pixels for 6 x 6 patches, since fewer leave hardly a context.
+
+    It is slow: in five folds of the training images k-NN and linear probe are 79.2 and 96.0 % after these steps; they
+    were 75.1 and 94.8 after 300 at a third of the rate, untrained 76.3 and 94.9. With an average from 0.99, instead of
+    the paper's 0.996, targets soon differ little: the spread of its features fell to 0.12.
+    """
+    config = recipes.digits(METHOD, predictor_dim=32, predictor_depth=2, predictor_heads=4)
     config.encoder = vit({"name": "jssl.nets.vit:ViT", "dim": 64, "depth": 3, "heads": 4, "patch": 3})
-    recipes.views(config, "mae", 18, flip=0.0, area=(0.3, 1.0))
-    config.optim.update({"lr": 1e-3, "weight_decay": 0.04, "weight_decay_end": 0.4})
-    config.train.update({"steps": 300, "batch_size": 128})
+    recipes.views(config, "mae", 18, flip=0.0, area=(0.5, 1.0))
+    config.optim.update({"lr": 3e-3, "weight_decay": 0.04, "weight_decay_end": 0.4, "warmup": 100.0})
+    config.train.update({"steps": 1000, "batch_size": 128})
     return config
 
 

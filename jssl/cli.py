@@ -6,6 +6,7 @@ import sys
 
 from jssl import notes
 
+PREFIXES = {"train": "--config.", "eval": "--finetune."}  # of a verb's fields
 DESCRIPTION = "Self-supervised learning in JAX."
 
 
@@ -39,10 +40,12 @@ def _parser():
 
     evaluate = verb("eval", "Score a trained encoder, its untrained self and raw pixels.")
     evaluate.add_argument("--workdir", required=True, help="a run directory")
-    evaluate.add_argument("--protocol", help="comma-separated (default: all that suit, such as knn,linear,fewshot)")
+    named = "comma-separated (default: all that take seconds, such as knn,linear,fewshot; also: finetune,semi)"
+    evaluate.add_argument("--protocol", help=named)
     evaluate.add_argument("--draws", type=int, help="draws of the labelled images, or of splits of a graph")
     evaluate.add_argument("--data", help="labelled training data (default: those of the run)")
     evaluate.add_argument("--test", help="labelled test images (default: config.data.eval_source)")
+    evaluate.epilog = "How finetune and semi train: --finetune.epochs=100, or any field of jssl.evals.finetune.Settings"
 
     embed = verb("embed", "Write the features of images, with their file names.")
     embed.add_argument("--workdir", required=True, help="a run directory")
@@ -78,11 +81,11 @@ def _curate(parser):
 def _overrides(parser, verb, rest):
     """['--config.optim.lr=0.5', ...] -> {'optim.lr': '0.5'}"""
     overrides = {}
-    words = iter(rest)
+    words, prefix = iter(rest), PREFIXES.get(verb)
     for word in words:
-        if verb != "train" or not word.startswith("--config."):
+        if prefix is None or not word.startswith(prefix):
             parser.error(f"unrecognised argument {word!r}; `jssl {verb} --help` lists them")
-        name, equals, value = word.removeprefix("--config.").partition("=")
+        name, equals, value = word.removeprefix(prefix).partition("=")
         overrides[name] = value if equals else next(words, "true")
     return overrides
 
@@ -103,6 +106,7 @@ def _run(arguments, overrides):
                 draws=arguments.draws,
                 data=arguments.data,
                 test=arguments.test,
+                finetune=overrides,
             )
         )
     elif arguments.verb == "embed":

@@ -103,7 +103,7 @@ def load(spec, overrides=None):
             config[section] = {"name": name, **_kept(name, config[section], section)}
     complete(config)
     for path, value in overrides.items():
-        _override(config, path, value)
+        override(config, path, value)
     return config
 
 
@@ -237,14 +237,18 @@ def _kept(name, section, kind):
     return {key: value for key, value in section.items(preserve_field_references=True) if key in known}
 
 
-def _override(config, path, value):
+def override(config, path, value):
+    """Sets the field at `path`, 'optim.lr', to `value`, of the type that it has; text is read as a Python literal.
+
+    Raises ValueError for a field that is not there, with the near misses, or for another type.
+    """
     *parents, last = path.split(".")
     section = config
     for parent in parents:
         section = section[parent] if isinstance(section, ConfigDict) and parent in section else None
         if section is None:
             break
-    if not isinstance(section, ConfigDict) or (last not in section and section is not config.init_from):
+    if not isinstance(section, ConfigDict) or (last not in section and section is not config.get("init_from")):
         raise ValueError(f"the config has no {path!r}{nearest(path, flat(config))}")
     section[last] = _typed(path, value, section.get(last))
 

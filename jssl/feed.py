@@ -28,7 +28,8 @@ class Feed:
         self.leading = source.leading(batch_size, rows)
         self.held = {name: everywhere(mesh, x) for name, x in source.arrays.items()} if resident else None
 
-    def fetch(self, held, item):
+    @staticmethod
+    def fetch(held, item):
         """One step's batch {'image', 'index'}, or a graph's, from what is held (or None) and its item."""
         if held is None:
             return item

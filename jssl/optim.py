@@ -70,6 +70,20 @@ def decayed(params):
     return jax.tree_util.tree_map_with_path(one, params)
 
 
+def layer_decay(depth, decay, prefix="encoder"):
+    """`optim.groups` of a transformer whose rates fall by `decay` from a block to the one before it (Clark et al.,
+    2020; arXiv:2003.10555, as in BEiT and MAE).
+
+    decay^(depth + 1) for patches, tokens and positions, decay^(depth - i) for block i, decay for the final norm; 1 for
+    shared relative positions, as in BEiT's code, and for what is not below `prefix`.
+    """
+    if decay == 1:
+        return ()
+    blocks = [{"pattern": f"^{prefix}/(block|relative){i}/", "lr_scale": decay ** (depth - i)} for i in range(depth)]
+    first = {"pattern": f"^{prefix}/(?!norm/|relative/)", "lr_scale": decay ** (depth + 1)}
+    return (*blocks, {"pattern": f"^{prefix}/norm/", "lr_scale": decay}, first)
+
+
 def scale_by_larc(rate, coefficient):
     """min(trust ratio / rate, 1), so that the whole step is min(trust ratio, rate) times the gradient.
 

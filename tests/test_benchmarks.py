@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import big_graph, collapse, graph_speed, graphs, quality, results, speed, visible
 from jssl import config as configs
+from jssl.evals import tuned
 from jssl.experiment import fill
 from tests.test_experiment import CPU, held
 
@@ -149,18 +150,20 @@ def fail(*_):
 
 
 def test_quality_trains_scores_says_how_and_keeps_what_it_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuned, "DRAWS", 2)
     call = ["--methods", "simclr", "--variant", "tiny", "--steps", "4", "--name", "quality-tiny", "--k", "50"]
     call += ["--data", "folder:elsewhere", "--data", "tiny=digits@[:400]", "--set", "eval.probe_lr=0.5"]
-    call += ["--workdir", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    call += ["--finetune", "simclr", "--workdir", str(tmp_path / "runs"), "--out", str(tmp_path)]
     quality.main(call)
     text = (tmp_path / "quality-tiny.md").read_text()
     [row] = json.loads((tmp_path / "quality-tiny.json").read_text())["rows"]
     assert row["epochs"] == pytest.approx(4 * 64 / 400, abs=0.05)
     assert (row["steps"], row["data"]) == (4, "digits (tiny)")
-    for column in "k-NN", "k-NN untrained", "linear", "linear untrained", "online probe":
+    few = ("1 % fine-tuned", "1 % from scratch")
+    for column in "k-NN", "k-NN untrained", "linear", "linear untrained", "online probe", *few:
         mean, spread = (float(number) for number in row[column].split(" ± "))
-        assert 0 < spread < 5
-        assert (2 if column == "online probe" else 20) < mean <= 100
+        assert 0 <= spread < 5 + 10 * (column in few)
+        assert (20 if column.startswith(("k-NN", "linear")) else 2) < mean <= 100
     for said in "k 50", "temperature 0.07", "digits@[:400]", "digits@test", "Trained, tiny: at commit":
         assert said in text
 

@@ -38,27 +38,35 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
     missing = np.setdiff1d(test_labels, train_labels)
     if len(missing):
         raise ValueError(f"class {missing[0]} has 0 training examples; expected at least {shots} per class")
-    centre = train.mean(0)
     rows = np.stack([per_class(train_labels, shots, np.random.default_rng((seed, shots, d))) for d in range(draws)])
-    x, test = unit(train - centre), unit(test - centre)
-    at_once = max(1, AT_ONCE // (rows.shape[1] * x.shape[1]))
-    accuracies = np.concatenate(
-        [
-            np.asarray(_draws(x, train_labels, test, test_labels, rows[i : i + at_once], C, classes))
-            for i in range(0, draws, at_once)
-        ]
-    )
+    accuracies = of_rows(train, train_labels, test, test_labels, rows, classes=classes, C=C)
     return {
         "accuracy": float(accuracies.mean()),
         "accuracies": accuracies,
         "settings": {
-            "classifier": "logistic regression, L-BFGS, C * sum(CE) + |W|^2 / 2, intercept free",
-            "C": C,
+            **described(C),
             "shots": shots,
             "seed": seed,
             "draw": f"{shots} random training examples per class",
-            "features": "centred by the mean of all training features, then unit length",
         },
+    }
+
+
+def of_rows(train, train_labels, test, test_labels, rows, *, classes, C=1.0):
+    """Test accuracies [draws] of the same classifiers, each of the training rows int [draws, n] of one draw alone."""
+    centre = train.mean(0)
+    x, test = unit(train - centre), unit(test - centre)
+    at_once = max(1, AT_ONCE // (rows.shape[1] * x.shape[1]))
+    parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
+    return np.concatenate([np.asarray(_draws(x, train_labels, test, test_labels, p, C, classes)) for p in parts])
+
+
+def described(C=1.0):
+    """The settings of these classifiers, in words."""
+    return {
+        "classifier": "logistic regression, L-BFGS, C * sum(CE) + |W|^2 / 2, intercept free",
+        "C": C,
+        "features": "centred by the mean of all training features, then unit length",
     }
 
 

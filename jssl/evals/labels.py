@@ -1,5 +1,7 @@
 """Features with labels: checks that end in one clear line, and seeded stratified draws."""
 
+import hashlib
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,6 +53,20 @@ def share(labels, part, rng):
     for c in np.unique(labels):
         members = np.flatnonzero(labels == c)
         chosen[rng.permutation(members)[: round(part * len(members))]] = True
+    return chosen
+
+
+def by_hash(names, labels, part, draw):
+    """Picks the rounded `part` of every class, one example at least, by a hash of the examples' names -> bool [N].
+
+    The same for every method, seed and order of the rows: draw 0 is one fixed split, draw 1 another.
+    """
+    key = lambda name: hashlib.blake2b(f"{draw}/{name}".encode(), digest_size=8).digest()
+    place = np.argsort(np.array([int.from_bytes(key(name)) for name in names], np.uint64), kind="stable")
+    chosen = np.zeros(len(labels), bool)
+    for c in np.unique(labels):
+        members = place[labels[place] == c]
+        chosen[members[: max(1, round(part * len(members)))]] = True
     return chosen
 
 

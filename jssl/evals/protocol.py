@@ -12,10 +12,12 @@ from jssl.evals import fewshot, knn, linear
 from jssl.evals.labels import by_class, check, check_classes, share
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
+TUNED = ("finetune", "semi")  # of `jssl.evals.tuned`: they train the encoder, so that features are not enough
 TITLES = {
     "knn": "k-NN",
     "linear": "linear probe",
     "linear-sgd": "linear probe, SGD",
+    "finetune": "fine-tuned",
     "svm": "SVM, 10 folds",
     "nmi": "clusters, NMI",
     "ari": "clusters, ARI",
@@ -62,7 +64,7 @@ def evaluate(
     missing labels, a single class, or a class with too few examples.
     """
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
-        raise ValueError(f"unknown protocol {unknown[0]!r}{nearest(unknown[0], PROTOCOLS)}")
+        raise ValueError(f"unknown protocol {unknown[0]!r}{nearest(unknown[0], (*PROTOCOLS, *TUNED))}")
     if draws < 1:
         raise ValueError(f"draws is {draws}; expected at least 1")
     x, y = check(features.get("train"), labels.get("train"), "training")
@@ -124,6 +126,9 @@ def summary(accuracies, test_rows, over=None):
 def title(task):
     """A task of scores.json in words."""
     kind, _, n = task.partition("-")
+    if kind == "semi":
+        percent, _, way = n.partition("-")
+        return f"{'fine-tuned' if way == 'finetune' else 'probe'}, {percent} % of labels"
     if kind == "fewshot" and n.isdigit():
         return f"{n} label{'s' if n != '1' else ''} per class"
     return TITLES.get(task, task)

@@ -7,7 +7,7 @@ import numpy as np
 
 from jssl import data as sources
 from jssl.encoder import Encoder
-from jssl.evals import graphs
+from jssl.evals import graphs, tuned
 from jssl.evals import protocol as protocols
 from jssl.evals.labels import share
 from jssl.evals.shown import save_patches, save_pictures, unlabelled
@@ -18,24 +18,27 @@ PIXELS = 32  # side to which larger images are brought before they count as raw 
 BATCH = 256
 
 
-def evaluate(workdir, protocol=None, draws=None, data=None, test=None):
+def evaluate(workdir, protocol=None, draws=None, data=None, test=None, finetune=None):
     """Scores a run: writes scores.json and what the report shows into it and returns the table as text.
 
-    protocol: comma-separated names, of `jssl.evals.protocol.PROTOCOLS` for images, of `jssl.evals.graphs` for graphs;
-    draws: of the labelled images, one by default, for all but fewshot, which draws 100 times; of splits of a graph that
-    comes without one, 20. data, test: other labelled sources than the run's own. Without a test source a fifth of the
-    labelled images is held out: the encoder has then seen them, without labels.
+    protocol: comma-separated names, of `jssl.evals.protocol.PROTOCOLS` and `TUNED` for images, of `jssl.evals.graphs`
+    for graphs; those that train the encoder take minutes, and are done where they are asked for. draws: of the labelled
+    images, one by default, for all but fewshot, which draws 100 times, and semi, 5; of splits of a graph that comes
+    without one, 20. data, test: other labelled sources than the run's own. Without a test source a fifth of the
+    labelled images is held out: the encoder has then seen them, without labels. finetune: {field of
+    `jssl.evals.finetune.Settings`: value or text}.
     """
     workdir = pathlib.Path(workdir)
     encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
     config = json.loads((workdir / "config.json").read_text())["config"]
     asked = tuple(protocol.split(",")) if protocol else None
+    settings = tuned.settings_of(finetune)
     if config.get("modality") == "graph":
         if test:
             raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
         scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
     else:
-        scores, said = of_images(workdir, encoders, config, asked, draws or 1, data, test)
+        scores, said = of_images(workdir, encoders, config, asked, draws, data, test, settings)
     if isinstance(said, str):
         return said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
@@ -44,7 +47,7 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None):
     return protocols.table(scores, said.get("left out"))
 
 
-def of_images(workdir, encoders, config, asked, draws, data, test):
+def of_images(workdir, encoders, config, asked, draws, data, test, settings):
     """-> scores, what to say of the data; or nothing and a text, where there are no labels."""
     channels, workers = encoders["trained"].channels, sources.default_workers()
     opened = lambda spec: sources.open_source(spec, channels=channels, max_bad=config["data"]["max_bad"])
@@ -64,19 +67,23 @@ def of_images(workdir, encoders, config, asked, draws, data, test):
 
     features["raw pixels"] = {split: pixels(source, workers) for split, source in splits.items()}
     scores, missing = [], None if asked else {}
+    frozen = tuple(name for name in asked or TASKS if name not in protocols.TUNED)
     for name, found in features.items():
         scores += protocols.evaluate(
             found,
             labels,
             encoder=name,
-            protocols=asked or TASKS,
-            draws=draws,
+            protocols=frozen,
+            draws=draws or 1,
             seed=config["seed"],
             k=config["eval"]["k"],
             temperature=config["eval"]["temperature"],
             label_names=train.label_names,
             missing=missing,
         )
+    how = {"seed": config["seed"], "flip": config["augment"].get("flip") or 0.0, "workers": workers}
+    for name in [name for name in asked or () if name in protocols.TUNED]:
+        scores += tuned.PROTOCOLS[name](encoders, features, splits, draws=draws, settings=settings, **how)
     return scores, {**said, **({"left out": missing} if missing else {})}
 
 

@@ -1,0 +1,238 @@
+"""Fine-tuning: the whole encoder is trained on labels, from its weights and, as the control, from scratch.
+
+The recipe is MAE's (He et al., 2021; arXiv:2111.06377, appendix A.2, table 9), the control's too: the same budget, but
+without layer-wise decay of the rate, which presumes that low layers are good already (their table 11 has none).
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jssl.augment import image, mix
+from jssl.config import base
+from jssl.encoder import embed, embedder
+from jssl.evals.labels import check, check_classes
+from jssl.feed import Feed
+from jssl.method import LABELS, Method, Time
+from jssl.nets.net import Net, apply_net, init_net
+from jssl.optim import layer_decay, optimizer, schedule
+from jssl.sharding import make_mesh, replicated
+from jssl.step import init_state, train_step, train_steps
+from jssl.transforms import ema
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How an encoder is fine-tuned. What is None follows from the number of labelled images, and is said in the scores.
+
+    Nothing is chosen by accuracy: the length is fixed, and the last weights are scored.
+    """
+
+    epochs: float = 50.0
+    least: int = 200  # steps, where so many epochs are fewer
+    batch_size: int | None = None  # None: a power of two near a twentieth of the images, 16 to 1,024
+    lr: float = 1e-3  # whatever the batch; the paper's, for 1,024 images, is 2e-3
+    warmup: float = 0.1  # of the steps
+    weight_decay: float = 0.05
+    layer_decay: float = 0.75  # of a vision transformer's rates; other networks have one rate
+    smoothing: float = 0.1  # of the labels
+    mixup: float | None = None  # alpha; None: the paper's 0.8 from `MIXED` images on, else 0
+    cutmix: float | None = None  # alpha; None: the paper's 1.0 from `MIXED` images on, else 0
+    erasing: float = 0.25  # probability
+    drop_path: float = 0.1  # of networks that have it
+    average: float = 0.99  # momentum of the average of the weights, which is what is scored; 0: none
+    area: tuple[float, float] = (0.5, 1.0)  # of the random crops
+    flip: float | None = None  # probability; None: that of the run's views
+
+
+MIXED = 1000  # labelled images from which on mixup and CutMix are used: they are for networks that fit all labels soon
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(Method):
+    """An encoder and a linear classifier on its features, trained on soft targets.
+
+    The classifier sees features centred and scaled by what they are at first, carry['features'], or where they hardly
+    differ it would hardly learn.
+    """
+
+    encoder: Net
+    classes: int
+    rows: int  # of the data
+    smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erasing: float = 0.0
+    average: float = 0.0
+
+    def init(self, rng, views):
+        x = views["image"][:, 0]
+        params, stats = init_net(self.encoder, rng, x)
+        h, _, _ = jax.eval_shape(lambda: apply_net(self.encoder, params, stats, x))
+        classifier = {"kernel": jnp.zeros((h.shape[-1], self.classes)), "bias": jnp.zeros(self.classes)}
+        features = {"mean": jnp.zeros(h.shape[-1]), "std": jnp.ones(h.shape[-1])}
+        return self.start(params, stats, classifier, features, jnp.full(self.rows, -1, jnp.int32))
+
+    def start(self, encoder, stats, classifier, features, labels):
+        """The state from given weights."""
+        params = {"encoder": encoder, "classifier": classifier}
+        mean = jax.tree.map(jnp.copy, {"params": params, "stats": stats})
+        return params, {"stats": stats, "average": mean, "features": features, LABELS: labels}
+
+    def loss(self, params, carry, views, rng, time):
+        x, labels = views["image"][:, 0], carry[LABELS][views["index"]]  # [N, H, W, C], [N]
+        rng_erase, rng_mix, rng_drop = jax.random.split(rng, 3)
+        y = optax.smooth_labels(jax.nn.one_hot(labels, self.classes), self.smoothing)  # [N, K]
+        x = mix.erase(rng_erase, x, self.erasing)
+        x, y = mix.either(rng_mix, x, y, self.mixup, self.cutmix)
+
+        h, _, stats = apply_net(self.encoder, params["encoder"], carry["stats"], x, train=True, rng=rng_drop)
+        logits = self.logits(params, carry, h)
+        loss = optax.softmax_cross_entropy(logits, y).mean()
+        metrics = {"accuracy": jnp.mean(logits.argmax(-1) == y.argmax(-1))}
+        return loss, ({**carry, "stats": stats}, {"metrics": metrics, "features": h[:, None]})
+
+    def update(self, params, carry, time):
+        """The average's momentum grows from 0.1, so that a short training forgets its first weights."""
+        momentum = jnp.minimum(self.average, (1 + time.step) / (10 + time.step))
+        new = {"params": params, "stats": carry["stats"]}
+        return params, {**carry, "average": ema(carry["average"], new, momentum)}
+
+    def embed(self, params, carry, inputs):
+        """The classes' scores by the averaged weights are what is asked for: 'features' [N, K]."""
+        kept = carry["average"]
+        h, _, _ = apply_net(self.encoder, kept["params"]["encoder"], kept["stats"], inputs["image"])
+        return {"features": self.logits(kept["params"], carry, h)}
+
+    def logits(self, params, carry, h):
+        h = (h.astype(jnp.float32) - carry["features"]["mean"]) / carry["features"]["std"]
+        return h @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+
+
+def finetune(encoder, train, test, *, classes, settings=None, pretrained=True, flip=0.0, seed=0, workers=0):
+    """Trains a copy of an encoder on labelled images and predicts the classes of others.
+
+    Args:
+      encoder: a `jssl.encoder.Encoder`, of images; it is not changed.
+      train: a source with labels; test: a source, whose labels are not looked at.
+      classes: their number; settings: `Settings`; pretrained: False for the control, an untrained encoder.
+      flip: probability of a mirrored view, where `settings` leave it open.
+
+    Returns:
+      {"predictions": int32 [M], "settings": {...}}.
+
+    Raises:
+      ValueError: for missing or negative labels, fewer than two classes, an encoder that is no network of whole images.
+    """
+    if encoder.channels is None:
+        raise ValueError("finetune: expected an encoder of images, not of graphs")
+    features, labels = check(encoder.embed(train, workers=workers), train.labels, "training")
+    check_classes(labels, labels, classes)
+    settings = chosen(settings or Settings(), len(train), flip)
+    method, augment = build(encoder, settings, classes, len(train))
+    steps = max(settings.least, round(settings.epochs * len(train) / settings.batch_size))
+    decay = settings.layer_decay if pretrained and hasattr(method.encoder, "depth") else 1.0
+    program = compiled(method, augment, encoder.preprocess, settings, steps, decay)
+    how = {"batch_size": settings.batch_size, "seed": seed, "crops": augment.crops, "workers": workers}
+    feed = Feed(train, program.mesh, **how, resident=train.arrays is not None)
+
+    rng = jax.random.key(seed)
+    with jax.set_mesh(program.mesh):
+        state = program.begin(rng, {name: jnp.zeros(s.shape, s.dtype) for name, s in feed.shapes().items()})
+        state = given(state, method, encoder, np.asarray(features), labels)
+        state = jax.device_put(state, replicated(program.mesh))
+        with feed.items(0, 1) as items:
+            for _ in range(steps):
+                state, _, _ = program.steps(state, feed.held, next(items), rng)
+    scores = embed(program.embedder, {}, state.carry, test, encoder.preprocess, 256, workers)
+    fields = {**dataclasses.asdict(settings), "layer_decay": decay, "steps": steps, "train_rows": len(train)}
+    return {"predictions": np.argmax(scores, -1).astype(np.int32), "settings": fields}
+
+
+def chosen(settings, n, flip):
+    """The settings with what n images decide."""
+    pieces = 2 * jax.device_count()  # pairs, which are mixed, stay on their device
+    size = settings.batch_size or int(np.clip(2 ** round(math.log2(max(n / 20, 1))), 16, 1024))
+    size = min(size, n)
+    size -= size % (pieces if size >= pieces else 2)
+    if size < 2:
+        raise ValueError(f"finetune: {n} labelled images and batches of {settings.batch_size}; expected two or more")
+    mixed = n >= MIXED
+    return dataclasses.replace(
+        settings,
+        batch_size=size,
+        mixup=0.8 * mixed if settings.mixup is None else settings.mixup,
+        cutmix=1.0 * mixed if settings.cutmix is None else settings.cutmix,
+        flip=flip if settings.flip is None else settings.flip,
+    )
+
+
+def build(encoder, settings, classes, rows):
+    """-> the method and the views for one encoder."""
+    network, inputs = encoder.method.encoder, encoder.preprocess
+    if settings.drop_path and hasattr(network, "drop_path"):
+        network = network.clone(drop_path=settings.drop_path)
+    fields = {name: getattr(settings, name) for name in ("smoothing", "mixup", "cutmix", "erasing", "average")}
+    how = {"area": settings.area, "flip": settings.flip, "interpolation": inputs.interpolation}
+    augment = image.mae(inputs.size, **how, mean=inputs.mean, std=inputs.std)
+    return Supervised(network, classes, rows, **fields), augment
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is compiled once for all draws of a size."""
+
+    mesh: jax.sharding.Mesh
+    begin: object  # (rng, batch) -> state
+    steps: object  # `train_steps`
+    embedder: object
+
+
+@functools.lru_cache(maxsize=4)
+def compiled(method, augment, preprocess, settings, steps, decay):
+    """AdamW at the rate of `settings`, warmed up, then half a cosine to 0, block by block by `decay`."""
+    whole = settings.batch_size % (2 * jax.device_count()) == 0  # else on one device
+    mesh = make_mesh(devices=None if whole else jax.devices()[:1])
+    optim = base().optim
+    optim.update({"name": "adamw", "lr": settings.lr, "scale": "none", "weight_decay": settings.weight_decay})
+    optim.update({"warmup": settings.warmup * steps, "groups": layer_decay(getattr(method.encoder, "depth", 0), decay)})
+    tx = optimizer(optim, schedule(optim, steps, settings.batch_size), steps=steps)
+    time = Time(0, steps, method.rows / settings.batch_size)
+    step = functools.partial(train_step, method, augment, tx, time, 1)
+
+    def begin(rng, batch):
+        return init_state(method, tx, rng, augment(rng, batch))
+
+    def run(state, held, items, rng):
+        return train_steps(step, functools.partial(Feed.fetch, held), state, items, rng)
+
+    return Program(mesh, jax.jit(begin), jax.jit(run, donate_argnums=0), embedder(method, preprocess, mesh))
+
+
+def given(state, method, encoder, features, labels):
+    """The first state with a copy of the encoder's weights; features [N, D] and labels [N] of the training set."""
+    found = {"params": encoder.params, "carry": encoder.carry}
+    network, stats = (part(found, tree) for tree in (state.params["encoder"], state.carry["stats"]))
+    if network is None or stats is None:
+        name = type(encoder.method).__name__
+        raise ValueError(f"finetune: {name}'s encoder is not one network of whole images, which can be trained on")
+    network, stats = jax.tree.map(lambda x: jnp.array(np.asarray(x)), (network, stats))
+    std = features.std(0)
+    features = {"mean": jnp.asarray(features.mean(0)), "std": jnp.asarray(np.where(std > 1e-6, std, np.inf))}
+    labels = jnp.asarray(labels, jnp.int32)
+    params, carry = method.start(network, stats, state.params["classifier"], features, labels)
+    return state._replace(params=params, carry=carry)
+
+
+def part(tree, like):
+    """The first subtree that has the paths and shapes of `like`, wherever a method keeps its encoder; or None."""
+    shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)
+    if jax.tree.structure(tree) == jax.tree.structure(like) and shapes(tree) == shapes(like):
+        return tree
+    found = (part(below, like) for below in tree.values() if isinstance(below, dict))
+    return {} if not like else next((one for one in found if one is not None), None)
