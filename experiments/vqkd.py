@@ -37,7 +37,8 @@ def get_config(variant="demo"):
 def demo():
     """scikit-learn's digits, on a CPU: 64 codes of 4 x 4 pixels."""
     config = recipes.digits(METHOD, vocabulary=64, dim=8, depth=1)
-    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 3, "heads": 4, "patch": 4, "pool": "mean"}
+    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 2, "heads": 4, "patch": 4, "pool": "mean"}
+    config.encoder.positions = "sincos"
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
     config.train.steps = 300
     config.optim.update({"lr": 1e-3, "warmup": 30.0, "b2": 0.99})
