@@ -184,7 +184,13 @@ def test_a_teacher_that_cannot_be_compared_is_refused_in_one_line(fields, messag
 
 
 SMALLER = {"dtype": "float32", "eval.every": 0, "train.batch_size": 64, "log_every": 1, "optim.warmup": 0.0}
-SMALLER |= {"encoder.dim": 32, "encoder.depth": 2, "method.hidden": 64, "optim.lr": 2e-3}
+SMALLER |= {
+    "encoder.positions": "learned",
+    "encoder.dim": 32,
+    "encoder.depth": 2,
+    "method.hidden": 64,
+    "optim.lr": 2e-3,
+}
 PHASES = {
     "first": ("dinov2:demo", 80, {}),
     "fresh": ("dinov2:demo", 1, {"augment.size": 24}),
