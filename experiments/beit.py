@@ -33,11 +33,13 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU."""
+    """scikit-learn's digits, on a CPU. Relative positions, which begin at 0, say too little in so few steps: with fixed
+    ones, no LayerScale and twice the rate, k-NN within the training images rose from 57.7 to 87.3 %."""
     config = recipes.digits(METHOD, block=2)
-    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 4, "heads": 4, "patch": 4, **BLOCKS}
+    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 4, "heads": 4, "patch": 4}
+    config.encoder.update({"positions": "sincos", "pool": "mean"})
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
-    config.optim.update({"lr": 1e-3, "weight_decay": 0.05, "warmup": 60.0})
+    config.optim.update({"lr": 2e-3, "weight_decay": 0.05, "warmup": 60.0})
     return tokens(config, "runs/dvae-demo", vocabulary=64, hidden=16, groups=3, blocks=1)
 
 

@@ -36,13 +36,14 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU."""
+    """scikit-learn's digits, on a CPU. Positions and rate are those of BEiT's demo, for the same reason."""
     config = recipes.digits(METHOD, vocabulary=64, dim=8, block=2, early=1, depth=1)
-    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 2, "heads": 4, "patch": 4, **BLOCKS}
+    config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 2, "heads": 4, "patch": 4}
+    config.encoder.positions = "sincos"
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
-    config.optim.update({"lr": 1e-3, "weight_decay": 0.05, "warmup": 60.0})
+    config.optim.update({"lr": 2e-3, "weight_decay": 0.05, "warmup": 60.0})
     tokens(config, "runs/vqkd-demo")
-    config.method.tokenizer_fields = (*PLAIN[1:], ("positions", "sincos"))
+    config.method.tokenizer_fields = ()
     return config
 
 
