@@ -1,6 +1,6 @@
 """What it saves that an encoder sees the visible patches alone: step time and FLOPs of MAE, masked and nearly not.
 
-    python -m benchmarks.visible                                              ViT-B/16 at 224 pixels, batch 8
+    python -m benchmarks.visible                                              ViT-L/16 at 224 pixels, batch 8
     python -m benchmarks.visible --variant demo --batch 256                   the digits' small one
 
 The encoder alone (forward and backward passes on the kept patches of two batches), and the whole train step with MAE's
