@@ -17,7 +17,7 @@ from jssl.method import Method
 from jssl.nets.dvae import pixels
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import check_mask_token, grid, unpatchify
+from jssl.nets.vit import check_mask_token, grid, pixels_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class BEiT(Method):
         _, out, _ = apply_net(self.masked, params["encoder"], {}, x, hidden=hidden)
         found = apply_net(self.head, params["head"], {}, out["tokens"])[0].argmax(-1)
         z, shape = self.codes(carry["frozen"], x), grid(x, self.encoder.patch)
-        square = unpatchify(hidden[..., None].repeat(self.encoder.patch**2, 2), self.encoder.patch, shape)
+        square = pixels_of(hidden, self.encoder.patch, shape)
         paint = lambda codes: painted(codes.reshape(len(x), *shape), x, self.teacher.vocabulary)
         return jnp.stack([x, jnp.where(square, 0, x), paint(z), paint(jnp.where(hidden, found, z))], 1)
 

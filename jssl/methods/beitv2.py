@@ -16,7 +16,7 @@ from jssl.masking import block_share, hidden_first
 from jssl.method import Method
 from jssl.nets.mlp import MLP, code_head
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import Tower, check_mask_token, grid, unpatchify
+from jssl.nets.vit import Tower, check_mask_token, grid, pixels_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class BEiTv2(Method):
         _, out, _ = apply_net(self.masked, params["encoder"], {}, x, hidden=hidden)
         found = apply_net(self.head, params["head"], {}, out["tokens"])[0].argmax(-1)
         z = self.codes(carry["frozen"], x)
-        square = unpatchify(hidden[..., None].repeat(self.encoder.patch**2, 2), self.encoder.patch, shape)
+        square = pixels_of(hidden, self.encoder.patch, shape)
         paint = lambda codes: painted(codes.reshape(len(x), *shape), x, self.vocabulary)
         return jnp.stack([x, jnp.where(square, 0, x), paint(z), paint(jnp.where(hidden, found, z))], 1)
 

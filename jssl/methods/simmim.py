@@ -12,7 +12,7 @@ from jssl.masking import coarse_mask
 from jssl.method import Method
 from jssl.nets.mlp import MLP
 from jssl.nets.net import Net, apply_net, init_net, width
-from jssl.nets.vit import check_mask_token, grid, unpatchify
+from jssl.nets.vit import check_mask_token, grid, pixels_of, unpatchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,7 @@ class SimMIM(Method):
 
     def pixels(self, hidden, x):
         """Patches bool [N, L] -> their pixels, bool [N, H, W, 1]."""
-        patch = self.encoder.patch
-        return unpatchify(hidden[..., None].repeat(patch**2, 2), patch, grid(x, patch))
+        return pixels_of(hidden, self.encoder.patch, grid(x, self.encoder.patch))
 
 
 def reconstruction(pixels, x, hidden):

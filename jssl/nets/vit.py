@@ -304,6 +304,11 @@ def unpatchify(patches, patch, grid=None):
     return x.swapaxes(2, 3).reshape(len(patches), height * patch, width * patch, -1)
 
 
+def pixels_of(patches, patch, grid):
+    """Which pixels lie in these patches: bool [N, L] -> bool [N, H, W, 1]."""
+    return unpatchify(patches[..., None].repeat(patch**2, 2), patch, grid)
+
+
 def sincos_positions(height, width, dim):
     """Fixed 2-D positions float32 [height * width, dim], in the order of the masked autoencoder's official code: column
     sines, column cosines, row sines, row cosines, a quarter of `dim` each."""
