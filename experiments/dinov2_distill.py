@@ -31,7 +31,7 @@ def get_config(variant="demo"):
 
 
 def demo():
-    """scikit-learn's digits, on a CPU: a student of half the width and two blocks of three."""
+    """scikit-learn's digits, on a CPU: a student of half the width."""
     return distilled(dinov2.demo(), "runs/dinov2", dim=48, depth=2)
 
 

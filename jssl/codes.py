@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jssl.nets.vit import grid, pixels_of
 from jssl.transforms import unit
 
 
@@ -36,6 +37,15 @@ def resized(x, grid, stride):
     patch of the grid. [N, H, W, C] -> [N, height * stride, width * stride, C]"""
     shape = (len(x), grid[0] * stride, grid[1] * stride, x.shape[-1])
     return x if shape == x.shape else jax.image.resize(x, shape, "lanczos3")
+
+
+def predictions_sheet(x, hidden, z, found, size, patch):
+    """For people: images [N, H, W, C], what the encoder sees of them, their codes, and those with what was found of
+    hidden patches, bool [N, L]. z, found: int [N, L], of `size` codes; patch: pixels of its side -> [N, 4, H, W, C]"""
+    shape = grid(x, patch)
+    seen = jnp.where(pixels_of(hidden, patch, shape), 0, x)
+    paint = lambda codes: painted(codes.reshape(len(x), *shape), x, size)
+    return jnp.stack([x, seen, paint(z), paint(jnp.where(hidden, found, z))], 1)
 
 
 def painted(codes, like, size):

@@ -4,20 +4,19 @@ Hangbo Bao, Li Dong, Songhao Piao, Furu Wei, 2021; arXiv:2106.08254.
 """
 
 import dataclasses
-import pkgutil
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jssl.codes import painted, perplexity, resized
+from jssl.codes import perplexity, predictions_sheet, resized
 from jssl.masking import block_share, hidden_first
 from jssl.method import Method
 from jssl.nets.dvae import pixels
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import check_mask_token, grid, pixels_of
+from jssl.nets.net import Net, apply_net, beside, init_net
+from jssl.nets.vit import check_mask_token, grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class BEiT(Method):
 
     @property
     def teacher(self):
-        return pkgutil.resolve_name(self.tokenizer)(**dict(self.tokenizer_fields), dtype=self.encoder.dtype)
+        return beside(self.encoder, self.tokenizer, self.tokenizer_fields)
 
     @property
     def head(self):
@@ -83,10 +82,8 @@ class BEiT(Method):
         hidden = self.mask(rng, x)
         _, out, _ = apply_net(self.masked, params["encoder"], {}, x, hidden=hidden)
         found = apply_net(self.head, params["head"], {}, out["tokens"])[0].argmax(-1)
-        z, shape = self.codes(carry["frozen"], x), grid(x, self.encoder.patch)
-        square = pixels_of(hidden, self.encoder.patch, shape)
-        paint = lambda codes: painted(codes.reshape(len(x), *shape), x, self.teacher.vocabulary)
-        return jnp.stack([x, jnp.where(square, 0, x), paint(z), paint(jnp.where(hidden, found, z))], 1)
+        z = self.codes(carry["frozen"], x)
+        return predictions_sheet(x, hidden, z, found, self.teacher.vocabulary, self.encoder.patch)
 
     def mask(self, rng, x):
         return block_share(rng, len(x), grid(x, self.encoder.patch), self.mask_ratio, self.block)

@@ -4,19 +4,18 @@ Zhiliang Peng, Li Dong, Hangbo Bao, Qixiang Ye, Furu Wei, 2022; arXiv:2208.06366
 """
 
 import dataclasses
-import pkgutil
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jssl.codes import assign, painted, perplexity, resized
+from jssl.codes import assign, perplexity, predictions_sheet, resized
 from jssl.masking import block_share, hidden_first
 from jssl.method import Method
 from jssl.nets.mlp import MLP, code_head
-from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import Tower, check_mask_token, grid, pixels_of
+from jssl.nets.net import Net, apply_net, beside, init_net
+from jssl.nets.vit import Tower, check_mask_token, grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +49,7 @@ class BEiTv2(Method):
 
     @property
     def teacher(self):
-        fields = dict(self.tokenizer_fields)
-        if self.tokenizer is None:
-            return self.encoder.clone(**fields)
-        return pkgutil.resolve_name(self.tokenizer)(**fields, dtype=self.encoder.dtype)
+        return beside(self.encoder, self.tokenizer, self.tokenizer_fields)
 
     @property
     def projector(self):
@@ -116,13 +112,11 @@ class BEiTv2(Method):
 
     def reconstruct(self, params, carry, x, rng):
         """The images, what the encoder sees of them, the tokenizer's codes, and those with the predicted ones."""
-        hidden, shape = self.mask(rng, x), grid(x, self.encoder.patch)
+        hidden = self.mask(rng, x)
         _, out, _ = apply_net(self.masked, params["encoder"], {}, x, hidden=hidden)
         found = apply_net(self.head, params["head"], {}, out["tokens"])[0].argmax(-1)
         z = self.codes(carry["frozen"], x)
-        square = pixels_of(hidden, self.encoder.patch, shape)
-        paint = lambda codes: painted(codes.reshape(len(x), *shape), x, self.vocabulary)
-        return jnp.stack([x, jnp.where(square, 0, x), paint(z), paint(jnp.where(hidden, found, z))], 1)
+        return predictions_sheet(x, hidden, z, found, self.vocabulary, self.encoder.patch)
 
     def mask(self, rng, x):
         return block_share(rng, len(x), grid(x, self.encoder.patch), self.mask_ratio, self.block)

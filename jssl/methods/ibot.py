@@ -6,7 +6,6 @@ Maxime Oquab, Timothée Darcet, Théo Moutakanni et al., 2023; arXiv:2304.07193.
 
 import dataclasses
 import math
-import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from jssl.losses import cross_crops, cross_patches, koleo
 from jssl.masking import block_mask, hidden_first
 from jssl.method import Method
 from jssl.nets.mlp import prototype_head
-from jssl.nets.net import Net, apply_net, init_net, init_nets
+from jssl.nets.net import Net, apply_net, beside, init_net, init_nets
 from jssl.nets.vit import grid
 from jssl.transforms import ema, sinkhorn
 
@@ -84,7 +83,7 @@ class IBOT(Method):
     def teacher_net(self):
         if self.teacher is None:
             return self.encoder.clone(drop_path=0.0)
-        return pkgutil.resolve_name(self.teacher)(**dict(self.teacher_fields), dtype=self.encoder.dtype)
+        return beside(self.encoder, self.teacher, self.teacher_fields)
 
     @property
     def heads(self):

@@ -7,7 +7,6 @@ teacher on images without labels.
 """
 
 import dataclasses
-import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from jax.lax import stop_gradient
 from jssl.losses import info_nce, nt_xent
 from jssl.method import LABELS, Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, apply_views, init_nets
+from jssl.nets.net import Net, apply_nets, apply_views, beside, init_nets
 from jssl.probe import classify
 from jssl.transforms import ema, push, unit
 
@@ -138,7 +137,7 @@ class Distilled(Method):
     classes: int | None = None  # of the teacher
     rows: int | None = None  # of the data
     teacher: str | None = None  # the import path of the teacher's encoder; None: the student's own architecture
-    teacher_fields: tuple = ()  # of that encoder: (name, value) pairs
+    teacher_fields: tuple = ()  # of that encoder, or in which it differs from the student: (name, value) pairs
     hidden: int = 2048  # of the teacher's head
     layer: int = 1
     temperature: float = 1.0  # tau: 1.0 for a smaller student, 0.1 for the same architecture
@@ -150,10 +149,7 @@ class Distilled(Method):
 
     @property
     def teacher_nets(self):
-        encoder = self.encoder
-        if self.teacher is not None:
-            encoder = pkgutil.resolve_name(self.teacher)(**dict(self.teacher_fields), dtype=self.encoder.dtype)
-        return trunk(encoder, self.hidden, self.layer)
+        return trunk(beside(self.encoder, self.teacher, self.teacher_fields), self.hidden, self.layer)
 
     def init(self, rng, views):
         rng_student, rng_teacher = jax.random.split(rng)

@@ -6,7 +6,6 @@ Visual Tokenizers; arXiv:2208.06366.
 
 import dataclasses
 import functools
-import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jssl.codes import assign, averaged, painted, perplexity
 from jssl.kmeans import collect, kmeans
 from jssl.method import Method
 from jssl.nets.mlp import MLP, code_head
-from jssl.nets.net import Net, apply_net, init_net
+from jssl.nets.net import Net, apply_net, beside, init_net
 from jssl.nets.vit import ViT, grid
 from jssl.transforms import cosine, gather, rows, unit
 
@@ -47,10 +46,7 @@ class VQKD(Method):
     @property
     def frozen(self):
         """The teacher's network."""
-        fields = dict(self.teacher_fields)
-        if self.teacher is None:
-            return self.encoder.clone(**fields)
-        return pkgutil.resolve_name(self.teacher)(**fields, dtype=self.encoder.dtype)
+        return beside(self.encoder, self.teacher, self.teacher_fields)
 
     @property
     def projector(self):

@@ -6,6 +6,7 @@ of every network, is what its matrix products and convolutions run in.
 """
 
 import contextlib
+import pkgutil
 
 import flax.linen as nn
 import jax
@@ -85,6 +86,13 @@ def apply_crops(nets, params, stats, views, train=True, rng=None):
         out, stats = apply_views(nets, params, stats, views[crop], train, key)
         outputs.append(out)
     return {name: jnp.concatenate([out[name] for out in outputs], 1) for name in nets}, stats
+
+
+def beside(net, path, fields):
+    """A network beside `net`, in its dtype, such as a frozen teacher: that of the import path `path` with these (name,
+    value) fields; without a path `net` itself but for the fields."""
+    fields = dict(fields)
+    return net.clone(**fields) if path is None else pkgutil.resolve_name(path)(**fields, dtype=net.dtype)
 
 
 def batch_norm(train, dtype, name, **kw):
