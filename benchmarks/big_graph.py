@@ -135,7 +135,8 @@ def judge(workdir, spec, count, workers):
     fast graphs are drawn where nobody trains."""
     from jssl import data
     from jssl.encoder import Encoder
-    from jssl.evals import protocol
+    from jssl.evals import frozen
+    from jssl.evals.scores import title
 
     encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
     graph = data.sample(data.open_source(spec), **encoders["trained"].config["sample"])
@@ -149,11 +150,11 @@ def judge(workdir, spec, count, workers):
     scores = [
         score
         for name, x in features.items()
-        for score in protocol.evaluate(half(x), half(part.labels), encoder=name, protocols=("knn", "linear"))
+        for score in frozen.evaluate(half(x), half(part.labels), encoder=name, protocols=("knn", "linear"))
     ]
     told = {}
     for score in scores:
-        found = f"{protocol.title(score['task'])} {100 * score['mean']:.1f} ± {100 * score['stderr']:.1f}"
+        found = f"{title(score['task'])} {100 * score['mean']:.1f} ± {100 * score['stderr']:.1f}"
         told.setdefault(score["encoder"], []).append(found)
     text = "; ".join(f"{name}: {', '.join(found)}" for name, found in told.items())
     alone = ", ".join(f"{drawn(graph, number):,.0f}/s with {number} workers" for number in workers)

@@ -28,7 +28,8 @@ from benchmarks.speed import Bench
 from jssl import config as configs
 from jssl import data, probe
 from jssl.encoder import Encoder
-from jssl.evals import protocol, tuned
+from jssl.evals import frozen, tuned
+from jssl.evals.subject import Subject
 from jssl.experiment import fill
 from jssl.train import train
 
@@ -128,7 +129,7 @@ def run(spec, seed, workdir, asked):
     for name, weights in {" untrained": "untrained", "": "weights"}.items():
         encoder = encoders[name] = Encoder(workdir, weights)
         features = {part: encoder.embed(source, BATCH, data.default_workers()) for part, source in parts.items()}
-        found = protocol.evaluate(
+        found = frozen.evaluate(
             features, labels, protocols=tuple(TASKS), k=config.eval.k, temperature=config.eval.temperature
         )
         for score in found:
@@ -136,8 +137,10 @@ def run(spec, seed, workdir, asked):
             settings[TASKS[score["task"]]] = described(score)
     if asked["finetune"]:
         both = {"trained": encoders[""], "untrained": encoders[" untrained"]}
-        how = {"seed": seed, "flip": config.augment.get("flip") or 0.0, "workers": data.default_workers()}
-        for score in tuned.few(both, {}, parts, parts=(0.01,), **how):
+        subject = Subject(workdir, config, both, parts, seed=seed, workers=data.default_workers())
+        for score in tuned.few(subject, parts=(0.01,)):
+            if not score["task"].endswith("finetune"):
+                continue
             title = TUNED[score["encoder"]]
             scores[title] = {key: score[key] for key in ("mean", "stderr")}
             settings[title] = described(score)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jssl import figures
-from jssl.evals.protocol import title
+from jssl.evals.scores import title
 from jssl.sections import escape, legend, percent
 
 TASKS = ("linear", "svm", "linear-sgd", "knn")  # with scores per class; the first there is shown, the others folded

@@ -5,8 +5,8 @@ import os
 import sys
 
 from jssl import notes
+from jssl.evals.table import DEFAULT, PROTOCOLS
 
-PREFIXES = {"train": "--config.", "eval": "--finetune."}  # of a verb's fields
 DESCRIPTION = "Self-supervised learning in JAX."
 
 
@@ -38,14 +38,16 @@ def _parser():
     train.add_argument("--workdir", help="run directory (default: runs/NAME-VARIANT)")
     train.epilog = "Any field of the config: --config.optim.lr=0.5"
 
-    evaluate = verb("eval", "Score a trained encoder, its untrained self and raw pixels.")
-    evaluate.add_argument("--workdir", required=True, help="a run directory")
-    named = "comma-separated (default: all that take seconds, such as knn,linear,fewshot; also: finetune,semi)"
+    evaluate = verb("eval", "Score a trained encoder, its untrained self and raw pixels; several runs side by side.")
+    where = evaluate.add_mutually_exclusive_group(required=True)
+    where.add_argument("--workdir", nargs="+", help="run directories")
+    where.add_argument("--encoder", help="the folder of an encoder that comes without a run; needs --data")
+    named = f"comma-separated (default: {','.join(DEFAULT)}), of: {', '.join(PROTOCOLS)}; other ones of graphs"
     evaluate.add_argument("--protocol", help=named)
     evaluate.add_argument("--draws", type=int, help="draws of the labelled images, or of splits of a graph")
     evaluate.add_argument("--data", help="labelled training data (default: those of the run)")
     evaluate.add_argument("--test", help="labelled test images (default: config.data.eval_source)")
-    evaluate.epilog = "How finetune and semi train: --finetune.epochs=100, or any field of jssl.evals.finetune.Settings"
+    evaluate.epilog = "Any field of a protocol's settings: --finetune.epochs=100, as in jssl.evals.finetune.Settings"
 
     embed = verb("embed", "Write the features of images, with their file names.")
     embed.add_argument("--workdir", required=True, help="a run directory")
@@ -79,13 +81,13 @@ def _curate(parser):
 
 
 def _overrides(parser, verb, rest):
-    """['--config.optim.lr=0.5', ...] -> {'optim.lr': '0.5'}"""
+    """["--config.optim.lr=0.5", ...] -> {"optim.lr": "0.5"}; the fields of eval keep the protocol before the point."""
     overrides = {}
-    words, prefix = iter(rest), PREFIXES.get(verb)
+    words, prefixes = iter(rest), {"train": ("--config.",), "eval": tuple(f"--{name}." for name in PROTOCOLS)}
     for word in words:
-        if prefix is None or not word.startswith(prefix):
+        if not word.startswith(prefixes.get(verb, ())):
             parser.error(f"unrecognised argument {word!r}; `jssl {verb} --help` lists them")
-        name, equals, value = word.removeprefix(prefix).partition("=")
+        name, equals, value = word.removeprefix("--config." if verb == "train" else "--").partition("=")
         overrides[name] = value if equals else next(words, "true")
     return overrides
 
@@ -97,18 +99,7 @@ def _run(arguments, overrides):
 
         train(load(arguments.config, overrides), arguments.workdir or default_workdir(arguments.config))
     elif arguments.verb == "eval":
-        from jssl.evals.run import evaluate
-
-        print(
-            evaluate(
-                arguments.workdir,
-                protocol=arguments.protocol,
-                draws=arguments.draws,
-                data=arguments.data,
-                test=arguments.test,
-                finetune=overrides,
-            )
-        )
+        print(_evaluate(arguments, overrides))
     elif arguments.verb == "embed":
         from jssl.evals.run import embed
 
@@ -125,6 +116,21 @@ def _run(arguments, overrides):
         from jssl.catalogue import listing
 
         print(listing())
+
+
+def _evaluate(arguments, overrides):
+    from jssl.evals.run import evaluate, side_by_side
+
+    options = {}
+    for path, value in overrides.items():
+        name, _, field = path.partition(".")
+        options.setdefault(name, {})[field] = value
+    how = {name: getattr(arguments, name) for name in ("protocol", "draws", "data", "test")} | {"options": options}
+    if arguments.encoder:
+        return evaluate(arguments.encoder, **how)
+    if len(arguments.workdir) > 1:
+        return side_by_side(arguments.workdir, **how)
+    return evaluate(arguments.workdir[0], **how)
 
 
 def default_workdir(spec):

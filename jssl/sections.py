@@ -8,7 +8,7 @@ import shlex
 import numpy as np
 
 from jssl import figures
-from jssl.evals.protocol import title
+from jssl.evals.scores import title
 
 TSNE_POINTS = 1500  # beyond that t-SNE takes too long on a laptop, and the map is the plain PCA
 MAP_POINTS = 4000  # drawn; more only make the page heavy

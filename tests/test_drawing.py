@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jssl import data, figures
-from jssl.evals import graphs, protocol, shown
+from jssl.evals import frozen, graphs, shown
 from jssl.evals.labels import by_class
 from jssl.layout import ASPECT, layout
 from jssl.report import report
@@ -150,7 +150,7 @@ def test_the_classes_of_a_graph_s_nodes_are_told_by_the_training_nodes_alone(tmp
     found = dict(np.load(tmp_path / "graph.npz"))
     assert str(found["classifier"]) == name
     np.testing.assert_array_equal(np.flatnonzero(found["split"] == "test"), splits["test"])
-    scored = protocol.evaluate(
+    scored = frozen.evaluate(
         {split: digits.x[nodes] for split, nodes in splits.items()},
         {split: digits.labels[nodes] for split, nodes in splits.items()},
         protocols=["linear" if task == "linear" else "knn"],

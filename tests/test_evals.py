@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from jssl.evals import linear, protocol
+from jssl.evals import frozen, linear, scores
 from jssl.evals.fewshot import fewshot
 from jssl.evals.knn import knn, neighbours
 from jssl.evals.labels import by_class, per_class, share
@@ -210,7 +210,7 @@ def test_more_labels_help():
 # ---- protocol
 def scores_of(encoder="trained", **kw):
     features, labels = {"train": TRAIN[0], "test": TEST[0]}, {"train": TRAIN[1], "test": TEST[1]}
-    return protocol.evaluate(features, labels, encoder=encoder, **kw)
+    return frozen.evaluate(features, labels, encoder=encoder, **kw)
 
 
 def test_draws_give_the_standard_error_of_their_mean():
@@ -232,17 +232,25 @@ def test_one_draw_has_the_binomial_error_of_the_test_set():
 
 
 def test_scores_are_written_with_their_protocol(tmp_path):
-    scores = scores_of(protocols=protocol.PROTOCOLS, fewshot_draws=3, epochs=2)
-    protocol.write(tmp_path / "scores.json", scores, {"seed": 0}, {"commit": "abc"})
+    found = scores_of(protocols=frozen.PROTOCOLS, fewshot_draws=3, epochs=2)
+    scores.write(tmp_path, found, {"seed": 0}, {"commit": "abc"}, "the test set", TEST[1])
     read = json.loads((tmp_path / "scores.json").read_text())
     assert [s["task"] for s in read["scores"]] == ["knn", "linear", "linear-sgd", "fewshot-1", "fewshot-10"]
     assert read["protocol"] == {"seed": 0}
     assert read["run"] == {"commit": "abc"}
     for score in read["scores"]:
-        assert set(score) - {"classes"} == {"encoder", "task", "mean", "stderr", "draws", "settings"}
+        assert set(score) - {"classes"} == {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings"}
+        assert score["low"] <= score["mean"] <= score["high"]
         assert ("classes" in score) == (not score["task"].startswith("fewshot"))
         assert {"classifier", "draw", "seed", "stderr", "test_rows"} <= set(score["settings"])
-    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+    kept = scores.read(tmp_path)
+    assert kept["test"] == "the test set"
+    for score in found:
+        right, predictions = (kept[name]["trained"][score["task"]] for name in ("right", "predictions"))
+        assert right.mean() == pytest.approx(score["mean"])
+        if score["draws"] == 1:
+            np.testing.assert_array_equal(predictions == kept["labels"], right)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.npz", "scores.json"]
 
 
 # ---- classes
@@ -280,16 +288,15 @@ def test_recalls_weighted_by_their_counts_are_the_accuracy_of_the_first_draw(tas
 
 
 def test_the_same_seed_gives_the_same_scores():
-    assert scores_of(draws=2, fewshot_draws=2, shots=[1]) == scores_of(draws=2, fewshot_draws=2, shots=[1])
+    plain = lambda: [{**score, "rows": None} for score in scores_of(draws=2, fewshot_draws=2, shots=[1])]
+    assert plain() == plain()
     a, b = (scores_of(protocols=["knn"], draws=2, seed=seed)[0]["mean"] for seed in (0, 1))
     assert a != b
 
 
 def test_table_has_encoders_down_and_tasks_across():
     score = lambda encoder, task, mean: {"encoder": encoder, "task": task, "mean": mean, "stderr": 0.0021}
-    text = protocol.table(
-        [score("trained", "knn", 0.931), score("pixels", "knn", 1), score("pixels", "fewshot-1", 0.5)]
-    )
+    text = scores.table([score("trained", "knn", 0.931), score("pixels", "knn", 1), score("pixels", "fewshot-1", 0.5)])
     assert text.splitlines() == [
         "% ± stderr         k-NN  1 label per class",
         "----------  -----------  -----------------",
@@ -304,18 +311,18 @@ def test_what_the_data_do_not_allow_is_left_out_and_said():
     data = {"features": {"train": TRAIN[0], "test": TEST[0]}, "labels": {"train": rare, "test": TEST[1]}}
     how = {"protocols": ["knn", "fewshot"], "shots": [1, 5], "fewshot_draws": 2}
     with pytest.raises(ValueError, match="has 3 training examples; expected at least 5 per class"):
-        protocol.evaluate(**data, **how)
-    scores = protocol.evaluate(**data, **how, missing=(missing := {}))
-    assert [score["task"] for score in scores] == ["knn", "fewshot-1"]
+        frozen.evaluate(**data, **how)
+    found = frozen.evaluate(**data, **how, missing=(missing := {}))
+    assert [score["task"] for score in found] == ["knn", "fewshot-1"]
     assert list(missing) == ["5 labels per class"]
-    assert protocol.table(scores, missing).splitlines()[-1].startswith("5 labels per class is left out: class ")
+    assert scores.table(found, missing).splitlines()[-1].startswith("5 labels per class is left out: class ")
 
 
 def refused(message, features=None, labels=None, **kw):
     features = {"train": TRAIN[0], "test": TEST[0]} | (features or {})
     labels = {"train": TRAIN[1], "test": TEST[1]} | (labels or {})
     with pytest.raises(ValueError, match=message) as error:
-        protocol.evaluate(features, labels, **kw)
+        frozen.evaluate(features, labels, **kw)
     assert "\n" not in str(error.value)
 
 

@@ -12,8 +12,9 @@ import pytest
 from jssl import config as configs
 from jssl import data
 from jssl.encoder import Encoder
-from jssl.evals import finetune, protocol, run, tuned
+from jssl.evals import finetune, run, table, tuned
 from jssl.evals.labels import by_hash
+from jssl.evals.scores import title
 from jssl.method import Time
 from jssl.optim import layer_decay, optimizer
 from jssl.train import train
@@ -202,7 +203,11 @@ def test_a_class_with_one_image_keeps_it(encoder):
 
 def test_scores_carry_their_settings_and_more_draws_their_error(workdir, monkeypatch):
     monkeypatch.setattr(tuned, "PARTS", (0.1,))  # each part compiles its own programs
-    how = {"data": "digits@[:200]", "test": "digits@test[:40]", "finetune": {"least": "2", "epochs": "0.1"}}
+    how = {
+        "data": "digits@[:200]",
+        "test": "digits@test[:40]",
+        "options": {"finetune": {"least": "2", "epochs": "0.1"}},
+    }
     text = run.evaluate(workdir, "knn,finetune,semi", draws=2, **how)
     scores = json.loads((workdir / "scores.json").read_text())["scores"]
     found = {(score["encoder"], score["task"]): score for score in scores}
@@ -211,7 +216,7 @@ def test_scores_carry_their_settings_and_more_draws_their_error(workdir, monkeyp
             score = found[encoder, task]
             assert score["draws"] == 2
             assert {"classifier", "draw", "train_rows", "test_rows", "stderr"} <= set(score["settings"])
-            assert protocol.title(task) in text
+            assert title(task) in text
     assert found["trained", "semi-10-probe"]["settings"]["train_rows"] == 21
     assert found["trained", "semi-10-finetune"]["settings"]["steps"] == 2
     assert found["untrained", "finetune"]["settings"]["layer_decay"] == 1.0
@@ -224,10 +229,10 @@ def test_a_misspelt_protocol_is_told_its_near_misses(workdir):
 
 
 def test_nothing_is_fine_tuned_unless_asked(workdir, monkeypatch):
-    monkeypatch.setattr(tuned, "PROTOCOLS", {})
+    monkeypatch.setattr(table, "PROTOCOLS", {name: table.PROTOCOLS[name] for name in table.DEFAULT})
     assert "fine-tuned" not in run.evaluate(workdir, data="digits@[:200]", test="digits@test[:40]")
 
 
 def test_titles_are_words():
-    assert protocol.title("semi-1-finetune") == "fine-tuned, 1 % of labels"
-    assert protocol.title("semi-10-probe") == "probe, 10 % of labels"
+    assert title("semi-1-finetune") == "fine-tuned, 1 % of labels"
+    assert title("semi-10-probe") == "probe, 10 % of labels"

@@ -25,7 +25,7 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
       train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
 
     Returns:
-      {"accuracy": mean over draws, "accuracies": [draws], "settings": {...}}.
+      {"accuracy": mean over draws, "accuracies": [draws], "predictions": int32 [draws, M], "settings": {...}}.
 
     Raises:
       ValueError: where a class has fewer than `shots` training examples.
@@ -39,10 +39,12 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
     if len(missing):
         raise ValueError(f"class {missing[0]} has 0 training examples; expected at least {shots} per class")
     rows = np.stack([per_class(train_labels, shots, np.random.default_rng((seed, shots, d))) for d in range(draws)])
-    accuracies = of_rows(train, train_labels, test, test_labels, rows, classes=classes, C=C)
+    predictions = of_rows(train, train_labels, test, rows, classes=classes, C=C)
+    accuracies = np.mean(predictions == test_labels, 1)
     return {
         "accuracy": float(accuracies.mean()),
         "accuracies": accuracies,
+        "predictions": predictions,
         "settings": {
             **described(C),
             "shots": shots,
@@ -52,13 +54,13 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
     }
 
 
-def of_rows(train, train_labels, test, test_labels, rows, *, classes, C=1.0):
-    """Test accuracies [draws] of the same classifiers, each of the training rows int [draws, n] of one draw alone."""
+def of_rows(train, train_labels, test, rows, *, classes, C=1.0):
+    """What such classifiers predict, int32 [draws, M], each from the training rows int [draws, n] of one draw alone."""
     centre = train.mean(0)
     x, test = unit(train - centre), unit(test - centre)
     at_once = max(1, AT_ONCE // (rows.shape[1] * x.shape[1]))
     parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
-    return np.concatenate([np.asarray(_draws(x, train_labels, test, test_labels, p, C, classes)) for p in parts])
+    return np.concatenate([np.asarray(_draws(x, train_labels, test, p, C, classes)) for p in parts])
 
 
 def described(C=1.0):
@@ -71,13 +73,11 @@ def described(C=1.0):
 
 
 @functools.partial(jax.jit, static_argnames="classes")
-def _draws(x, labels, test, test_labels, rows, C, classes):
+def _draws(x, labels, test, rows, C, classes):
     def fit(rows):
         n, dim = len(rows), x.shape[1]
         start = jnp.zeros((dim + 1, classes))
         return solve(x[rows], labels[rows], jnp.ones(n), 1 / (C * n), start, 1e-4, 200)
 
-    def accuracy(model):
-        return jnp.mean(jnp.argmax(logits(model, test), -1) == test_labels)
-
-    return lax.map(accuracy, jax.vmap(fit)(rows))
+    predict = lambda model: jnp.argmax(logits(model, test), -1).astype(jnp.int32)
+    return lax.map(predict, jax.vmap(fit)(rows))

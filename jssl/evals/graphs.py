@@ -5,9 +5,9 @@ import numpy as np
 from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
-from jssl.evals import cluster, links, nodes, svm
-from jssl.evals import protocol as protocols
+from jssl.evals import cluster, frozen, links, nodes, svm
 from jssl.evals.labels import by_class, share
+from jssl.evals.scores import attempt, entry
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
 from jssl.experiment import open_graph
 
@@ -19,7 +19,7 @@ RAW = "raw features"
 
 
 def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
-    """-> scores as of `jssl.evals.protocol.evaluate`, what to say of the data; nothing and a text without labels.
+    """-> scores as of `jssl.evals.frozen.evaluate`, what to say of the data; nothing and a text without labels.
 
     asked: of one graph, of `OF_NODES`: "linear" is logistic regression on the splits that come with it, or on `draws`
     random ones; "links" needs edges that training has not seen (`data.held_edges`). Of many graphs, of `OF_GRAPHS`.
@@ -53,7 +53,7 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     }
 
     def common(task):
-        return lambda name, found: protocols.evaluate(
+        return lambda name, found: frozen.evaluate(
             {part: found[rows] for part, rows in parts.items()},
             labels,
             encoder=name,
@@ -70,7 +70,7 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     for name, found in features.items():
         for task in asked:
             measure = own.get(task) or common(task)
-            scores += protocols.attempt(task, lambda m=measure, n=name, f=found: m(n, f), missing)
+            scores += attempt(task, lambda m=measure, n=name, f=found: m(n, f), missing)
     save_graph(workdir, features["trained"], graph, parts, asked, config)
     return scores, {"graph": graph.spec, **({"left out": missing} if missing else {})}
 
@@ -121,35 +121,30 @@ def linear(name, features, graph, draws, seed):
     if "train" in graph.splits and "val" not in graph.splits:
         drawn += ", a stratified fifth of the training nodes for validation"
     settings = {**found["settings"], "split": drawn}
-    score = entry(name, "linear", found["accuracies"], settings, len(test), over="splits")
-    return {**score, "classes": by_class(found["predictions"], graph.labels[test], graph.label_names)}
+    by = by_class(found["predictions"], graph.labels[test], graph.label_names)
+    right = found["predictions"] == graph.labels[test] if len(splits) == 1 else None
+    settings |= {"std": found["std"]} if len(splits) > 1 else {}
+    return entry("linear", name, found["accuracies"], settings, right=right, rows=len(test), over="splits", classes=by)
 
 
 def machine(name, features, graph):
     """An SVM in ten-fold cross-validation."""
     found = svm.svm(features, graph.labels)
-    score = entry(name, "svm", found["accuracies"], found["settings"], len(graph), over="shuffles into folds")
-    return {**score, "classes": by_class(found["predictions"][0], graph.labels, graph.label_names)}
+    by = by_class(found["predictions"][0], graph.labels, graph.label_names)
+    tested = found["predictions"][0] >= 0  # the others are in no fold that came with the graphs
+    right = np.mean(found["predictions"] == graph.labels, 0)[tested]
+    settings = {**found["settings"], "std": float(np.std(found["accuracies"], ddof=1))}
+    return entry("svm", name, found["accuracies"], settings, right=right, over="shuffles into folds", classes=by)
 
 
 def clusters(name, features, graph):
     """NMI and ARI of k-means."""
     found = cluster.cluster(features, graph.labels)
-    return [entry(name, kind, found[f"{kind}s"], found["settings"], over="k-means' seeds") for kind in ("nmi", "ari")]
+    settings = lambda kind: {**found["settings"], "std": found[f"{kind}_std"]}
+    return [entry(kind, name, found[f"{kind}s"], settings(kind), over="k-means' seeds") for kind in ("nmi", "ari")]
 
 
 def joined(name, features, positive, negative):
     """AUC and average precision of telling hidden edges from pairs without one."""
     found = links.scores(features, positive, negative)
-    return [entry(name, f"link-{kind}", np.array([found[kind]]), found["settings"]) for kind in ("auc", "ap")]
-
-
-def entry(name, task, values, settings, rows=None, over=None):
-    """One score; its error is that of the mean `over` what the values are of, or for one on so many rows binomial."""
-    if len(values) > 1 or rows:
-        mean, stderr, kind = protocols.summary(values, rows, over)
-        settings = {**settings, "stderr": kind}
-        settings |= {"std": float(np.std(values, ddof=1))} if len(values) > 1 else {}
-    else:
-        mean, stderr = float(values[0]), None
-    return {"encoder": name, "task": task, "mean": mean, "stderr": stderr, "draws": len(values), "settings": settings}
+    return [entry(f"link-{kind}", name, [found[kind]], found["settings"]) for kind in ("auc", "ap")]

@@ -1,0 +1,125 @@
+"""Protocols over frozen features: k-NN, linear probes, few labels per class."""
+
+import functools
+
+import numpy as np
+
+from jssl.config import nearest
+from jssl.evals import fewshot, knn, linear
+from jssl.evals.labels import by_class, check, check_classes, share
+from jssl.evals.scores import attempt, entry
+
+PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
+PART = 0.8  # of the training set, in each of several draws
+
+
+def evaluate(
+    features,
+    labels,
+    *,
+    encoder="trained",
+    protocols=("knn", "linear", "fewshot"),
+    shots=(1, 10),
+    draws=1,
+    fewshot_draws=100,
+    seed=0,
+    k=20,
+    temperature=0.07,
+    penalties=linear.PENALTIES,
+    rates=linear.RATES,
+    epochs=100,
+    label_names=None,
+    missing=None,
+):
+    """Scores one encoder's frozen features -> [score, ...], each as of `jssl.evals.scores.entry`.
+
+    All but fewshot also have "classes", see `labels.by_class`: those of the first draw, on all test rows.
+
+    Args:
+      features: {"train": [N, D], "test": [M, D]}; labels: {"train": int [N], "test": int [M]}, from 0.
+      encoder: the name of the row: "trained", "untrained", "pixels", ...
+      protocols: of PROTOCOLS; "fewshot" gives one task per entry of `shots` ("fewshot-1", ...).
+      draws: of "knn", "linear" and "linear-sgd". 1: the whole training set, with the binomial standard error of the
+        test set. More: each draw has a stratified 80 % of it, the standard error is that of the mean over draws.
+      fewshot_draws: random choices of the labelled examples, per number of shots.
+      k, temperature: of "knn"; penalties: of "linear"; rates, epochs: of "linear-sgd".
+      label_names: the names of the classes, for people, or None.
+      missing: a dict that is told what the data do not allow, which is then left out, see `attempt`; or None.
+
+    `mean` is an accuracy in [0, 1]. Test labels choose nothing. Raises ValueError, one line, for an unknown protocol,
+    missing labels, a single class, or a class with too few examples.
+    """
+    if unknown := [name for name in protocols if name not in PROTOCOLS]:
+        raise ValueError(f"unknown protocol {unknown[0]!r}{nearest(unknown[0], PROTOCOLS)}")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; expected at least 1")
+    x, y = check(features.get("train"), labels.get("train"), "training")
+    test, test_y = check(features.get("test"), labels.get("test"), "test")
+    classes = int(max(y.max(), test_y.max())) + 1
+    check_classes(y, test_y, classes)
+    data = (x, y, test, test_y)
+    # The same rows for every encoder and protocol, so that scores can be compared draw by draw.
+    rows = np.stack([share(y, PART if draws > 1 else 1, np.random.default_rng((seed, d))) for d in range(draws)])
+
+    scores = []
+    drawn = {"draw": f"a stratified {PART:.0%} of the training set" if draws > 1 else "the whole training set"}
+    for name in protocols:
+        if name == "fewshot":
+            few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, seed=seed)
+            for n in shots:
+                task = f"fewshot-{n}"
+                for found in attempt(task, lambda few=few, n=n: [few(shots=n)], missing):
+                    scores.append(_entry(task, encoder, found, test_y, found["settings"]))
+            continue
+        if name == "knn":
+            found = _knn(data, rows, classes, k, temperature)
+        elif name == "linear":
+            found = linear.probe(*data, classes=classes, rows=rows, seed=seed, penalties=penalties)
+        else:
+            found = linear.sgd(*data, classes=classes, rows=rows, seed=seed, rates=rates, epochs=epochs)
+        settings = {**drawn, "seed": seed, **found["settings"]}
+        by = by_class(found["predictions"][0], test_y, label_names)
+        scores.append(_entry(name, encoder, found, test_y, settings, classes=by))
+    return scores
+
+
+def of(subject, name):
+    """The scores of one protocol for all that the subject has features of."""
+    config, scores = subject.config, []
+    for encoder, found in subject.features.items():
+        scores += evaluate(
+            found,
+            subject.labels,
+            encoder=encoder,
+            protocols=(name,),
+            draws=subject.draws or 1,
+            seed=subject.seed,
+            k=config["eval"]["k"],
+            temperature=config["eval"]["temperature"],
+            label_names=subject.splits["train"].label_names,
+            missing=subject.missing,
+        )
+    return scores
+
+
+knn_of, linear_of, sgd_of, fewshot_of = (functools.partial(of, name=name) for name in PROTOCOLS)
+
+
+def _entry(task, encoder, found, labels, settings, **more):
+    """The score of what a protocol found, {"accuracies": [draws], "predictions": int [draws, M]}."""
+    right = np.mean(found["predictions"] == labels, 0)
+    settings = {**settings, "test_rows": len(labels)}
+    return entry(task, encoder, found["accuracies"], settings, right=right, predictions=found["predictions"][0], **more)
+
+
+def _knn(data, rows, classes, k, temperature):
+    x, y, test, test_y = data
+    found = [knn.knn(x[d], y[d], test, test_y, classes=classes, k=k, temperature=temperature) for d in rows]
+    settings = {
+        "classifier": "k-NN, cosine, weights exp(cos / T)" if temperature else "k-NN, cosine, equal weights",
+        "k": found[0]["k"],
+        "temperature": temperature,
+        "train_rows": int(rows[0].sum()),
+    }
+    accuracies, predictions = (np.array([one[key] for one in found]) for key in ("accuracy", "predictions"))
+    return {"accuracies": accuracies, "predictions": predictions, "settings": settings}

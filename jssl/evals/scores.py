@@ -1,0 +1,245 @@
+"""Scores: a mean with its errors, tests of two against each other, the table that people read, the files that stay."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 10_000  # of a bootstrap and of a permutation test
+LEVEL = 0.05  # below it two encoders are called different
+PREDICTIONS = "predictions.npz"
+TITLES = {
+    "knn": "k-NN",
+    "linear": "linear probe",
+    "linear-sgd": "linear probe, SGD",
+    "finetune": "fine-tuned",
+    "svm": "SVM, 10 folds",
+    "nmi": "clusters, NMI",
+    "ari": "clusters, ARI",
+    "link-auc": "links, AUC",
+    "link-ap": "links, AP",
+}
+
+
+def entry(task, encoder, values, settings, *, right=None, predictions=None, rows=None, over=None, **more):
+    """One score, of what was measured once or in several draws.
+
+    Args:
+      values: [draws], accuracies or other figures.
+      right: [M], how often the draws were right on each test example, of which the interval is and which paired tests
+        compare; rows: M, where that is not known; neither: the figure is no accuracy, and one draw of it has no error.
+      predictions: int [M], of the first draw; over: what the draws are of, "draws" of the training set by default.
+      more: further fields, such as "classes".
+
+    Returns:
+      {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings", **more}, low and high the ends of the
+      95 % bootstrap interval or None, and "rows", {"right", "predictions"} where there are, which `write` keeps apart.
+    """
+    values = np.asarray(values, float)
+    rows = len(right) if right is not None else rows
+    low = high = stderr = None
+    if len(values) > 1 or rows:
+        _, stderr, kind = summary(values, rows, over)
+        low, high = bootstrap(right if right is not None else _outcomes(values, rows))
+        of = "test examples" if right is not None or len(values) == 1 else over or "draws"
+        settings = {**settings, "stderr": kind, "interval": f"95 %, bootstrap over {of}"}
+    by_row = {"right": right, "predictions": predictions}
+    by_row = {name: np.asarray(x) for name, x in by_row.items() if x is not None}
+    return {
+        "encoder": encoder,
+        "task": task,
+        "mean": float(values.mean()),
+        "stderr": stderr,
+        "low": low,
+        "high": high,
+        "draws": len(values),
+        "settings": settings,
+        **more,
+        **({"rows": by_row} if by_row else {}),
+    }
+
+
+def summary(accuracies, test_rows, over=None):
+    """-> mean, standard error, what the error is: `over` draws, or for a single one binomial over the test rows."""
+    mean = float(np.mean(accuracies))
+    if len(accuracies) > 1:
+        error = float(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5)
+        return mean, error, f"over {over or 'draws, same test rows'}"
+    return mean, float((mean * (1 - mean) / test_rows) ** 0.5), "binomial, over the test rows"
+
+
+def _outcomes(values, rows):
+    """What to resample where single examples are not known: the draws, or as many right and wrong ones."""
+    if len(values) > 1:
+        return values
+    return np.arange(rows) < round(float(values[0]) * rows)
+
+
+def bootstrap(values, level=0.05, seed=0):
+    """The percentile bootstrap interval of the mean of `values` [M] -> low, high (Efron, 1979).
+
+    Resamples are drawn as counts of the distinct values, of which accuracies have few: a million rows take no longer.
+    """
+    means = _resampled(np.asarray(values, float), np.random.default_rng(seed))
+    low, high = np.quantile(means, (level / 2, 1 - level / 2))
+    return float(low), float(high)
+
+
+def _resampled(values, rng):
+    """The means of `RESAMPLES` samples with replacement."""
+    distinct, counts = np.unique(values, return_counts=True)
+    part = max(1, 2**24 // len(distinct))
+    sizes = [min(part, RESAMPLES - done) for done in range(0, RESAMPLES, part)]
+    draws = (rng.multinomial(len(values), counts / len(values), size) for size in sizes)
+    return np.concatenate([drawn @ distinct for drawn in draws]) / len(values)
+
+
+def paired(a, b, seed=0):
+    """Two encoders on the same examples -> {"difference", "low", "high", "p"}, of their means, a minus b.
+
+    a, b: [M], how right each was on each. The interval is a bootstrap's over the examples. p: of the difference or a
+    larger one if for each example it were chance which encoder had which result: exact where results are 0 or 1, and so
+    McNemar's test, else by `RESAMPLES` random exchanges.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape:
+        raise ValueError(f"results on {len(a)} and on {len(b)} examples; expected the same test set for both")
+    apart = a - b
+    low, high = bootstrap(apart, seed=seed)
+    return {"difference": float(apart.mean()), "low": low, "high": high, "p": _exchanged(apart, seed)}
+
+
+def _exchanged(apart, seed):
+    """The two-sided p-value of a sign-flip permutation test of differences [M] against 0."""
+    sizes, counts = np.unique(np.abs(apart[apart != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    if len(sizes) == 1:
+        return float(stats.binomtest(int((apart > 0).sum()), int(counts[0])).pvalue)
+    # Of each size of a difference, the number that are positive is binomial: no need to flip them one by one.
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, (RESAMPLES, len(sizes)))
+    sums = (2 * positive - counts) @ sizes
+    extreme = np.abs(sums) >= abs(apart.sum()) * (1 - 1e-9)
+    return float((1 + extreme.sum()) / (1 + RESAMPLES))
+
+
+def compare(first, second, names):
+    """Paired tests of two sets of results on one test set, {task: right [M]}, for the tasks that both have.
+
+    names: of the two -> [{"task", "first", "second", **`paired`, "words"}, ...]
+    """
+    found = []
+    for task in [task for task in first if task in second]:
+        test = paired(first[task], second[task])
+        found.append({"task": task, "first": names[0], "second": names[1], **test, "words": words(test, names)})
+    return found
+
+
+def words(test, names):
+    """A paired test in words: which of the two is better, or that they are not distinguishable."""
+    p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
+    low, high = (100 * test[end] for end in ("low", "high"))
+    if test["p"] >= LEVEL:
+        return f"{names[0]} and {names[1]} are not distinguishable ({low:+.1f} to {high:+.1f} points, {p})"
+    better, worse = names if test["difference"] > 0 else reversed(names)
+    low, high = (low, high) if test["difference"] > 0 else (-high, -low)
+    by = abs(100 * test["difference"])
+    return f"{better} is better than {worse} by {by:.1f} points ({low:.1f} to {high:.1f}, {p})"
+
+
+def attempt(task, measure, missing):
+    """measure() -> a list; [] where the data do not allow it, such as a class with few examples, and `missing`, a dict,
+    is told why."""
+    try:
+        return measure()
+    except ValueError as error:
+        if missing is None:
+            raise
+        missing[title(task)] = str(error)
+        return []
+
+
+def title(task):
+    """A task of scores.json in words."""
+    kind, _, n = task.partition("-")
+    if kind == "semi":
+        percent, _, way = n.partition("-")
+        return f"{'fine-tuned' if way == 'finetune' else 'probe'}, {percent} % of labels"
+    if kind == "fewshot" and n.isdigit():
+        return f"{n} label{'s' if n != '1' else ''} per class"
+    return TITLES.get(task, task)
+
+
+def table(scores, missing=None):
+    """Encoders down, tasks across, per cent with standard errors and intervals: plain text of several lines, then what
+    is `missing`, {title: why}."""
+    tasks = list(dict.fromkeys(score["task"] for score in scores))
+    encoders = list(dict.fromkeys(score["encoder"] for score in scores))
+    cells = {(score["encoder"], score["task"]): _cell(score) for score in scores}
+    lines = [["% ± stderr", *map(title, tasks)]]
+    lines += [[encoder, *(cells.get((encoder, task), "") for task in tasks)] for encoder in encoders]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    text = lambda line: "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+    below = [f"{task} is left out: {why}" for task, why in (missing or {}).items()]
+    if any(score.get("low") is not None for score in scores):
+        below.insert(0, "[ ]: 95 % bootstrap interval; which is over what, and each whole protocol: scores.json")
+    return "\n".join([*map(text, lines), *below])
+
+
+def _cell(score):
+    """A score in the table; one that is no share, as its settings say by a "unit", is printed as it is."""
+    factor, digits = (1, 3) if "unit" in score.get("settings", {}) else (100, 1)
+    show = lambda value: f"{factor * value:.{digits}f}"
+    error = "" if score["stderr"] is None else f" ± {show(score['stderr'])}"
+    between = "" if score.get("low") is None else f" [{show(score['low'])}, {show(score['high'])}]"
+    return f"{show(score['mean'])}{error}{between}"
+
+
+def write(folder, scores, protocol, run, test=None, labels=None):
+    """Writes scores.json, {"protocol", "scores", "comparisons", "run"}, and predictions.npz, each whole or not at all.
+
+    The latter holds what scores say of single test examples: ENCODER/TASK/right and ENCODER/TASK/predictions, [M], with
+    `test`, the name of the test set, and its `labels`. Comparisons: paired tests of the encoder against its untrained
+    self. -> the comparisons
+    """
+    folder = pathlib.Path(folder)
+    arrays = {
+        f"{score['encoder']}/{score['task']}/{name}": x for score in scores for name, x in score.get("rows", {}).items()
+    }
+    results = lambda encoder: {s["task"]: s["rows"]["right"] for s in scores if s["encoder"] == encoder and _paired(s)}
+    names = ("trained", "untrained")
+    comparisons = compare(*map(results, names), names)
+    plain = [{key: value for key, value in score.items() if key != "rows"} for score in scores]
+    content = {"protocol": protocol, "scores": plain, "comparisons": comparisons, "run": run}
+    _replace(folder / "scores.json", lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
+    known = {"test": np.asarray(test or "")} | ({} if labels is None else {"labels": labels})
+    _replace(folder / PREDICTIONS, lambda file: np.savez(file, **known, **arrays))
+    return comparisons
+
+
+def read(folder):
+    """What `write` kept of single test examples -> {"test": text, "labels": int [M] or None, "right": {encoder: {task:
+    [M]}}, "predictions": likewise}; empty where nothing was."""
+    path = pathlib.Path(folder, PREDICTIONS)
+    if not path.is_file():
+        return {"test": "", "labels": None, "right": {}, "predictions": {}}
+    arrays = dict(np.load(path))
+    found = {"test": str(arrays.pop("test")), "labels": arrays.pop("labels", None), "right": {}, "predictions": {}}
+    for key, x in arrays.items():
+        encoder, task, name = key.split("/")
+        found[name].setdefault(encoder, {})[task] = x
+    return found
+
+
+def _paired(score):
+    return "right" in score.get("rows", {})
+
+
+def _replace(path, save):
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        save(file)
+    os.replace(part, path)

@@ -1,0 +1,138 @@
+"""What a protocol is given: one run's encoders, the images to learn from and to test on, and features of both."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jssl import config as configs
+from jssl import data as sources
+from jssl.encoder import Encoder
+from jssl.evals.labels import check_classes, share
+
+PIXELS = 32  # side to which larger images are brought before they count as raw pixels
+BATCH = 256
+RAW = "raw pixels"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One run, or an encoder from elsewhere, and the data to judge it by. Nothing is embedded before it is asked for.
+
+    encoders: {"trained", and where its weights were kept "untrained": Encoder}; splits: {"train", "test": Source};
+    draws: how many the user asked for, or None; options: {protocol: {field: text}}; missing: a dict that is told what
+    the data do not allow, which is then left out, or None, and then that is an error.
+    """
+
+    workdir: pathlib.Path
+    config: dict
+    encoders: dict
+    splits: dict
+    draws: int | None = None
+    seed: int = 0
+    workers: int = 0
+    options: dict = dataclasses.field(default_factory=dict)
+    missing: dict | None = None
+
+    @functools.cached_property
+    def features(self):
+        """{"trained", "untrained", "raw pixels": {"train": float32 [N, D], "test": float32 [M, D]}}"""
+        found = {
+            name: {part: encoder.embed(source, BATCH, self.workers) for part, source in self.splits.items()}
+            for name, encoder in self.encoders.items()
+        }
+        return found | {RAW: {part: pixels(source, self.workers) for part, source in self.splits.items()}}
+
+    @functools.cached_property
+    def labels(self):
+        """{"train": int32 [N], "test": int32 [M]}, in the numbers of the training set's classes.
+
+        Raises ValueError where there are none, or where a class of the test set is none of the training set.
+        """
+        train, test = self.splits["train"], self.splits["test"]
+        for part, source in self.splits.items():
+            if source.labels is None:
+                raise ValueError(f"{source.spec} has no labels; this protocol needs one class per {part} image")
+        if test.label_names and train.label_names and test.label_names != train.label_names:
+            there = [name for name in test.label_names if name not in train.label_names]
+            if there:
+                raise ValueError(
+                    f"{test.spec} has the class {there[0]!r}, which is none of the {len(train.label_names)} classes of "
+                    f"{train.spec}{configs.nearest(there[0], train.label_names)}"
+                )
+            numbers = np.array([train.label_names.index(name) for name in test.label_names], np.int32)
+            return {"train": train.labels, "test": numbers[test.labels]}
+        return {"train": train.labels, "test": test.labels}
+
+    @functools.cached_property
+    def classes(self):
+        """Their number; ValueError for fewer than two among the training images."""
+        classes = int(max(labels.max() for labels in self.labels.values())) + 1
+        check_classes(self.labels["train"], self.labels["test"], classes)
+        return classes
+
+    def settings(self, protocol, default):
+        """`default`, a dataclass, with the fields that the user gave as --PROTOCOL.FIELD=VALUE; ValueError for what is
+        no field of it, with the near misses."""
+        config = ConfigDict(dataclasses.asdict(default), type_safe=False)
+        for name, value in self.options.get(protocol, {}).items():
+            configs.override(config, name, value)
+        return type(default)(**config)
+
+
+def of_run(folder, data=None, test=None, **more):
+    """The subject of a run directory, or of an encoder's folder, for which `data` must be given.
+
+    data, test: sources other than the run's own. Without a test source a stratified fifth of the labelled images is
+    held out: the encoder has then seen them, without labels.
+    """
+    folder = pathlib.Path(folder)
+    config = config_of(folder)
+    encoders = {"trained": Encoder(folder)}
+    if any(path.is_file() for path in (folder / "encoder/untrained.npz", folder / "untrained.npz")):
+        encoders["untrained"] = Encoder(folder, "untrained")
+    if not (data or config["data"]["source"]):
+        raise ValueError(f"{folder} is an encoder without a run: expected --data, the labelled images to learn from")
+    opened = lambda spec: sources.open_source(
+        spec, channels=encoders["trained"].channels, max_bad=config["data"]["max_bad"]
+    )
+    train, test = opened(data or config["data"]["source"]), test or config["data"]["eval_source"]
+    splits = {"train": train, "test": opened(test)} if test else held_out(train, config["seed"])
+    workers = sources.default_workers()
+    return Subject(folder, config, encoders, splits, seed=config["seed"], workers=workers, **more)
+
+
+def config_of(folder):
+    """The config of a run directory; of an encoder's folder the defaults, without data."""
+    path = pathlib.Path(folder, "config.json")
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    if "config" in content:
+        return content["config"]
+    config = configs.plain(configs.base())
+    config["data"]["source"] = None
+    return config
+
+
+def held_out(source, seed):
+    """A stratified fifth of a source for testing, the rest for training."""
+    rows = np.arange(len(source))
+    if source.labels is None:
+        return {"train": source, "test": source}
+    train = share(source.labels, 0.8, np.random.default_rng(seed))
+    return {"train": source.take(rows[train]), "test": source.take(rows[~train])}
+
+
+def pixels(source, workers=0):
+    """Raw pixels as features, float32 [N, H * W * C] in [0, 1]; larger images are brought to side `PIXELS`."""
+    if source.images is not None and max(source.shape[:2]) <= PIXELS:
+        images = source.images
+    else:
+        from jssl.augment.image import evaluation
+
+        shrink = evaluation(PIXELS, crop=1.0, mean=(0.0,), std=(1.0,))
+        batches = sources.every(source, batch_size=BATCH, size=PIXELS, crop=1.0, workers=workers)
+        images = np.concatenate([np.asarray(shrink(batch)["image"]) for batch in batches])[: len(source)] * 255
+    return (images.reshape(len(images), -1) / 255).astype(np.float32)

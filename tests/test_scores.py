@@ -1,0 +1,132 @@
+"""Intervals and paired tests against scipy; several runs side by side; encoders without a run."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jssl import data
+from jssl.config import load
+from jssl.evals import run, scores
+from jssl.evals.subject import Subject, of_run
+from jssl.train import train
+
+HOW = {"data": "digits@[:300]", "test": "digits@test[:200]"}
+
+
+def results(n, accuracy, seed=0):
+    return (np.random.default_rng(seed).random(n) < accuracy).astype(float)
+
+
+@pytest.mark.parametrize("values", [results(500, 0.9), np.random.default_rng(1).integers(0, 6, 300) / 5])
+def test_the_interval_is_scipy_s_percentile_bootstrap(values):
+    expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=3).confidence_interval
+    np.testing.assert_allclose(scores.bootstrap(values), expected, atol=0.003)
+
+
+def test_many_distinct_values_are_resampled_in_parts(monkeypatch):
+    values = np.random.default_rng(0).normal(size=3000)
+    expected = stats.norm.interval(0.95, values.mean(), values.std() / 3000**0.5)
+    np.testing.assert_allclose(scores.bootstrap(values), expected, atol=0.003)
+
+
+def test_the_interval_holds_the_truth_in_95_of_100_sets():
+    held = [low <= 0.8 <= high for low, high in (scores.bootstrap(results(400, 0.8, seed)) for seed in range(200))]
+    assert 0.90 < np.mean(held) < 0.99
+
+
+def test_right_and_wrong_are_compared_by_mcnemar_s_exact_test():
+    a, b = results(300, 0.9), results(300, 0.85, seed=1)
+    only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+    found = scores.paired(a, b)
+    assert found["p"] == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    assert found["difference"] == pytest.approx(a.mean() - b.mean())
+    assert found["low"] < found["difference"] < found["high"]
+
+
+def test_averages_over_draws_are_compared_by_scipy_s_permutation_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.binomial(5, 0.7, 200) / 5, rng.binomial(5, 0.65, 200) / 5
+    mean = lambda x, y, axis: np.mean(x - y, axis)
+    how = {"permutation_type": "samples", "n_resamples": 20_000, "vectorized": True, "rng": 0}
+    assert scores.paired(a, b)["p"] == pytest.approx(stats.permutation_test((a, b), mean, **how).pvalue, abs=0.01)
+
+
+def test_alike_encoders_are_called_so_in_nineteen_of_twenty_comparisons():
+    p = [scores.paired(results(300, 0.8, seed), results(300, 0.8, seed + 1000))["p"] for seed in range(200)]
+    assert np.mean(np.array(p) < 0.05) < 0.09
+
+
+def test_the_words_say_which_is_better_or_that_neither_is():
+    names = ("runs/a", "runs/b")
+    same = scores.compare({"knn": results(100, 0.5)}, {"knn": results(100, 0.5)}, names)
+    assert "runs/a and runs/b are not distinguishable" in same[0]["words"]
+    worse = scores.compare({"knn": results(900, 0.5)}, {"knn": results(900, 0.9, 1), "linear": None}, names)
+    assert [one["task"] for one in worse] == ["knn"]
+    assert worse[0]["words"].startswith("runs/b is better than runs/a by ")
+    assert "p < 0.001" in worse[0]["words"]
+    with pytest.raises(ValueError, match="results on 3 and on 4 examples; expected the same test set"):
+        scores.paired(np.ones(3), np.ones(4))
+
+
+def test_a_figure_that_is_no_accuracy_has_no_error_and_its_own_unit():
+    score = scores.entry("rank", "trained", [31.25], {"unit": "dimensions"})
+    assert (score["stderr"], score["low"], score["high"]) == (None, None, None)
+    assert scores.table([score]).splitlines()[-1].split() == ["trained", "31.250"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "a"
+    train(load("experiments/simclr.py:tiny", {"train.steps": 2, "eval.every": 0, "checkpoint.every": 2}), path)
+    return path
+
+
+def test_runs_are_scored_side_by_side_and_compared(workdir):
+    other = workdir.with_name("b")
+    shutil.copytree(workdir, other)
+    text = run.side_by_side([workdir, other], protocol="knn", **HOW)
+    assert text.count("raw pixels") == 2
+    assert f"k-NN: {workdir} and {other} are not distinguishable" in text
+    run.evaluate(other, protocol="knn", data=HOW["data"], test="digits@test[:100]")
+    (line,) = run.compared([workdir, other])
+    assert "cannot be compared: they were tested on digits@test[:200] and digits@test[:100]" in line
+
+
+def test_an_encoder_without_a_run_is_scored_on_the_data_that_are_named(workdir, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(workdir / "encoder", folder)
+    (folder / "untrained.npz").unlink()
+    table = run.evaluate(folder, protocol="knn", **HOW)
+    assert "untrained" not in table
+    found = {s["encoder"]: s["mean"] for s in json.loads((folder / "scores.json").read_text())["scores"]}
+    run.evaluate(workdir, protocol="knn", **HOW)
+    scored = {s["encoder"]: s["mean"] for s in json.loads((workdir / "scores.json").read_text())["scores"]}
+    assert found == {name: scored[name] for name in ("trained", "raw pixels")}
+    with pytest.raises(ValueError, match="is an encoder without a run: expected --data"):
+        run.evaluate(folder, protocol="knn")
+
+
+def test_classes_of_the_test_set_are_known_by_their_names():
+    source = data.open_source("digits@[:6]")
+    named = lambda names, labels: dataclasses.replace(source, label_names=names, labels=np.array(labels, np.int32))
+    parts = {
+        "train": named(("cat", "cow", "dog"), [0, 1, 2, 0, 1, 2]),
+        "test": named(("cow", "dog"), [0, 1, 0, 1, 0, 1]),
+    }
+    subject = Subject(None, {}, {}, parts)
+    assert subject.labels["test"].tolist() == [1, 2, 1, 2, 1, 2]
+    assert subject.classes == 3
+    parts["test"] = named(("cow", "dgo"), [0, 1, 0, 1, 0, 1])
+    with pytest.raises(ValueError, match="has the class 'dgo', which is none of the 3 classes .*; did you mean dog"):
+        print(Subject(None, {}, {}, parts).labels)
+
+
+def test_nothing_is_embedded_before_it_is_asked_for(workdir):
+    subject = of_run(workdir, **HOW)
+    assert "features" not in vars(subject)
+    assert set(subject.features) == {"trained", "untrained", "raw pixels"}
+    assert subject.features["trained"]["test"].shape[0] == 200
