@@ -113,16 +113,13 @@ def test_an_encoder_without_a_run_is_scored_on_the_data_that_are_named(workdir, 
 def test_classes_of_the_test_set_are_known_by_their_names():
     source = data.open_source("digits@[:6]")
     named = lambda names, labels: dataclasses.replace(source, label_names=names, labels=np.array(labels, np.int32))
-    parts = {
-        "train": named(("cat", "cow", "dog"), [0, 1, 2, 0, 1, 2]),
-        "test": named(("cow", "dog"), [0, 1, 0, 1, 0, 1]),
-    }
-    subject = Subject(None, {}, {}, parts)
+    animals, some = named(("cat", "cow", "dog"), [0, 1, 2, 0, 1, 2]), [0, 1, 0, 1, 0, 1]
+    subject = Subject(None, {}, {}, {"train": animals, "test": named(("cow", "dog"), some)})
     assert subject.labels["test"].tolist() == [1, 2, 1, 2, 1, 2]
     assert subject.classes == 3
-    parts["test"] = named(("cow", "dgo"), [0, 1, 0, 1, 0, 1])
-    with pytest.raises(ValueError, match="has the class 'dgo', which is none of the 3 classes .*; did you mean dog"):
-        print(Subject(None, {}, {}, parts).labels)
+    unknown = Subject(None, {}, {}, {"train": animals, "test": named(("cow", "dgo"), some)})
+    with pytest.raises(ValueError, match=r"has the class 'dgo', which is none of the 3 classes .*; did you mean dog"):
+        unknown.classes  # noqa: B018
 
 
 def test_nothing_is_embedded_before_it_is_asked_for(workdir):
