@@ -15,6 +15,7 @@ from jssl.encoder import Encoder
 from jssl.evals import finetune, run, table, tuned
 from jssl.evals.labels import by_hash
 from jssl.evals.scores import title
+from jssl.evals.subject import Subject
 from jssl.method import Time
 from jssl.optim import layer_decay, optimizer
 from jssl.train import train
@@ -171,7 +172,7 @@ def test_what_cannot_be_is_said_in_one_line(encoder):
     with pytest.raises(ValueError, match="training set has no labels"):
         tune(encoder, dataclasses.replace(LABELLED, labels=None), OTHERS)
     with pytest.raises(ValueError, match="did you mean layer_decay"):
-        tuned.settings_of({"layer_deca": 1.0})
+        Subject(None, {}, {}, {}, options={"finetune": {"layer_deca": 1.0}}).settings("finetune", finetune.Settings())
     with pytest.raises(ValueError, match="epochs=many: expected float"):
         tuned.settings_of({"epochs": "many"})
     with pytest.raises(ValueError, match="expected at least two classes"):

@@ -27,7 +27,7 @@ def test_the_interval_is_scipy_s_percentile_bootstrap(values):
     np.testing.assert_allclose(scores.bootstrap(values), expected, atol=0.003)
 
 
-def test_many_distinct_values_are_resampled_in_parts(monkeypatch):
+def test_values_that_all_differ_are_resampled_too():
     values = np.random.default_rng(0).normal(size=3000)
     expected = stats.norm.interval(0.95, values.mean(), values.std() / 3000**0.5)
     np.testing.assert_allclose(scores.bootstrap(values), expected, atol=0.003)
