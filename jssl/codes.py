@@ -1,4 +1,4 @@
-"""Discrete codes of patches: which code is nearest, how codebooks move, how many codes are in use, how they look."""
+"""Discrete codes of patches: which code is nearest, how codebooks move, how they look."""
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,6 @@ def averaged(codebook, z, codes, decay):
     counts = jnp.zeros(k).at[codes].add(1.0)
     mean = jnp.where(counts[:, None] > 0, unit(sums), codebook)
     return unit(decay * codebook + (1 - decay) * mean), counts
-
-
-def perplexity(codes, size):
-    """How many codes of `size` are in use: exp of the entropy of their shares, from 1 to `size`. int [...] -> []"""
-    shares = jnp.mean(codes.reshape(-1)[:, None] == jnp.arange(size), 0, dtype=jnp.float32)
-    return jnp.exp(-jnp.sum(shares * jnp.log(jnp.maximum(shares, 1e-30))))
 
 
 def resized(x, grid, stride):

@@ -73,6 +73,17 @@ def base():
                 "groups": (),  # of dicts: pattern of paths, and what `jssl.optim.GROUP` lists
             },
             "mesh": {"data": -1, "fsdp": 1},
+            "watch": {  # what is wrong is said in words; see `jssl.watch`
+                "policy": "warn",  # or stop: ends the run, the last good checkpoint kept
+                "patience": 3,  # rows in a row of which something must be wrong to end it; k-NN: evaluations
+                "std": 0.1,  # spread of embeddings, at least; two unit embeddings then have a mean cosine of 0.99
+                "rankme": 2.0,  # dimensions in use, at least
+                "information": 0.1,  # nats that an assignment tells of its input, at least: on digits 1 and more
+                "entropy": 0.01,  # distance of a teacher's entropy from ln K, at least, as a share of it
+                "codes": 2.0,  # perplexity of a tokenizer's codes, at least
+                "used": 0.02,  # share of prototypes or codes that name some input, of those that could, at least
+                "knn": 0.05,  # accuracy that k-NN may lie below its best
+            },
             "checkpoint": {"every": 1000, "keep": 2, "best": "knn"},
             "eval": {
                 "every": 0,

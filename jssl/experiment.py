@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 import jssl
-from jssl import data, probe
+from jssl import data, probe, watch
 from jssl.config import build, complete
 from jssl.evals import links
 from jssl.evals.labels import share
@@ -181,6 +181,7 @@ def _of_images(config, source, choose, accelerator, device):
 def check(config, source, devices):
     """One line for each thing that cannot be."""
     train, calls = config.train, config.train.steps_per_call
+    watch.check(config.watch)
     if source.modality == "graph" and source.single != (config.encoder.get("pool") is None):
         expected = "None: nodes are the examples" if source.single else "sum, mean or max: graphs are the examples"
         raise ValueError(f"{source.spec} holds {source.contents}: expected encoder.pool to be {expected}")

@@ -1,4 +1,7 @@
-"""Is the encoder collapsing? Measures of what every `loss` returns: no second forward pass, no labels."""
+"""Is the encoder collapsing? Measures of what every `loss` returns: no second forward pass, no labels.
+
+What they should be, and what to say where they are not, is in `jssl.watch`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +10,6 @@ from jax import lax
 from jssl.transforms import gather, unit
 
 ROWS = 512  # that RankMe and uniformity look at: they cost ROWS^2 numbers, whatever the batch
-COLLAPSED_STD = 0.1  # two unit embeddings then have a mean cosine of 0.99
-COLLAPSED_RANK = 2.0
-COLLAPSED_CODES = 2.0  # in use, of a tokenizer's
-COLLAPSED_INFORMATION = 0.1  # nats; on digits SwAV and DINO never had less than 1 at a log step, collapsed ones 0.001
 
 
 def measures(out):
@@ -39,50 +38,6 @@ def measures(out):
             some_there = _some(jnp.broadcast_to(there[:, None, None], (*x.shape[:2], 1)))[:, 0, 0]
             found |= {"alignment": alignment(x, there), "uniformity": uniformity(some, there=some_there)}
     return {f"health/{name}": value for name, value in found.items()}
-
-
-def warning(metrics, dim=None):
-    """-> one sentence that says what collapsed and what to try, or None. metrics: what `measures` gave, as numbers.
-
-    dim: of the embeddings, to be named. Where a method has no embedding, its features are judged. A method of soft
-    assignments has its `information` among its metrics, as "health/information"; one whose loss asks for a scale, the
-    `deviation` of its embeddings, as "health/deviation"; a tokenizer, how many codes it uses, as "health/perplexity".
-    """
-    prefix, what = ("health/", "embeddings") if "health/std" in metrics else ("health/features_", "features")
-    std, rank = metrics.get(prefix + "std"), metrics.get(prefix + "rankme")
-    of = f" of {dim}" if dim else ""
-    if std is not None and std < COLLAPSED_STD:
-        return (
-            f"collapse: the {what} are almost the same for every input (their spread is {std:.2g}; 1 is even, 0 is one "
-            "point); try a lower learning rate, a longer warm-up, and look at what this method has against collapse "
-            "(negatives, predictor, stop-gradient, temperature, variance term)"
-        )
-    if rank is not None and rank < COLLAPSED_RANK:
-        return (
-            f"dimensional collapse: the {what} use about {rank:.1f}{of} dimensions (RankMe); try stronger views, a "
-            "lower learning rate or weight decay, a larger batch, or batch norm in the projector"
-        )
-    deviation = metrics.get("health/deviation")
-    if deviation is not None and deviation < COLLAPSED_STD:
-        return (
-            f"collapse: the embeddings have shrunk to almost one point (their standard deviation is {deviation:.2g}; "
-            "this loss asks for 1); try a lower learning rate or weight decay, and look at the variance term's weight"
-        )
-    perplexity = metrics.get("health/perplexity")
-    if perplexity is not None and perplexity < COLLAPSED_CODES:
-        return (
-            f"collapse: the tokenizer uses about {perplexity:.1f} of its codes (perplexity); try a lower learning "
-            "rate, a temperature that falls later, a larger weight of the divergence from even use, or a codebook that "
-            "starts at the k-means of the data"
-        )
-    information = metrics.get("health/information")
-    if information is not None and information < COLLAPSED_INFORMATION:
-        return (
-            "collapse: every input gets almost the same assignment, one cluster or all evenly (it tells "
-            f"{information:.2g} nats about the input); try a lower learning rate, a sharper temperature or epsilon, "
-            "prototypes frozen for longer, and look at what balances the clusters (Sinkhorn, centring)"
-        )
-    return None
 
 
 def spread(x, there=None):
@@ -157,6 +112,38 @@ def information(p):
     """
     p = lax.stop_gradient(p).astype(jnp.float32)
     return _entropy(p.mean(range(p.ndim - 1))) - jnp.mean(_entropy(p))
+
+
+def assignments(p):
+    """What a method of soft assignments logs of them, its teacher's or its codes: {"health/NAME": scalar}.
+
+    p: [..., K], rows that sum to 1. No gradient passes.
+    health/information  see `information`.
+    health/entropy      mean entropy of a row as a share of ln K: 0 where each names one prototype, 1 where all are even
+                        (DINO, arXiv:2104.14294, figure 7, shows what either means without the other's balance).
+    health/used         see `used`, of each row's largest entry.
+    """
+    p, k = lax.stop_gradient(p).astype(jnp.float32), p.shape[-1]
+    shares = {"entropy": jnp.mean(_entropy(p)) / jnp.log(k), "used": used(p.argmax(-1), k)}
+    return {"health/information": information(p)} | {f"health/{name}": value for name, value in shares.items()}
+
+
+def tokens(codes, size):
+    """What a tokenizer logs of its codes, int [...] of `size`: their `perplexity` and the share that is `used`."""
+    return {"health/perplexity": perplexity(codes, size), "health/used": used(codes, size)}
+
+
+def used(codes, size):
+    """The share of the codes 0 .. size - 1 that occur, of those that could: no more than there are rows. Another number
+    is no code. int [...] -> [], from 0 to 1"""
+    counts = jnp.zeros(size).at[jnp.where(codes < 0, size, codes).reshape(-1)].add(1.0, mode="drop")
+    return jnp.sum(counts > 0) / min(size, codes.size)
+
+
+def perplexity(codes, size):
+    """How many codes of `size` are in use: exp of the entropy of their shares, from 1 to `size`. int [...] -> []"""
+    shares = jnp.mean(codes.reshape(-1)[:, None] == jnp.arange(size), 0, dtype=jnp.float32)
+    return jnp.exp(_entropy(shares))
 
 
 def _entropy(p):

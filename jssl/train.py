@@ -1,6 +1,5 @@
 """The loop: config -> data -> state -> step -> log, evaluate, checkpoint."""
 
-import contextlib
 import functools
 import json
 import math
@@ -8,7 +7,6 @@ import os
 import pathlib
 import signal
 import threading
-import time
 
 import jax
 import numpy as np
@@ -16,28 +14,26 @@ from jax.experimental import multihost_utils
 from PIL import Image
 
 from jssl import config as configs
-from jssl import encoder, health
+from jssl import cost, encoder, health
 from jssl.augment.image import views_sheet
-from jssl.checkpoint import Checkpoints, fill
+from jssl.checkpoint import Checkpoints, checkpoint_steps, fill
 from jssl.evals.knn import knn
 from jssl.experiment import CADENCES, open_data, preflight, prepare, provenance
 from jssl.experiment import fill as fill_config
 from jssl.feed import Feed
+from jssl.log import Log
 from jssl.method import LABELS
 from jssl.optim import restart
 from jssl.sharding import distribute, everywhere, make_mesh, put, replicated, rows_here, state_shardings
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import rows
-from jssl.writers import Writer
+from jssl.watch import LIMITS, Ended, Watch
+from jssl.writers import Writer, read_metrics
 
 # What may differ when a run goes on: how long it is, how often it does what, and what changes nothing but speed.
 LENGTH = {"train.steps", "train.epochs", "train.per_epoch", "optim.warmup"}
 SPEED = {"train.steps_per_call", "data.workers", "data.resident", "data.rows", "mesh.data", "mesh.fsdp"}
-MAY_CHANGE = {*CADENCES, *LENGTH, *SPEED, "checkpoint.keep"}
-
-
-class Diverged(ValueError):
-    """The loss or the gradient is no longer finite."""
+MAY_CHANGE = {*CADENCES, *LENGTH, *SPEED, "checkpoint.keep", *(f"watch.{name}" for name in LIMITS)}
 
 
 def train(config, workdir):
@@ -109,25 +105,21 @@ class Run:
 
     def go(self, chosen):
         """From the newest checkpoint, if there is one, to the last step. chosen: lines of text, for the log."""
-        config, train, per_call = self.config, self.config.train, self.config.train.steps_per_call
+        config, steps = self.config, self.config.train.steps
         with Stop() as stop, Checkpoints(self.workdir, config.checkpoint.keep, config.checkpoint.best) as checkpoints:
             state = checkpoints.restore(self.shapes)
             fresh = state is None
             if fresh:
                 state = fill(self.begin(), config.init_from)
-            start = done = int(state.step)
-            if start > train.steps:
-                raise ValueError(f"{self.workdir} is at step {start:,} already: expected train.steps={start} or more")
-            if start % per_call:
-                raise ValueError(
-                    f"{self.workdir} is at step {start:,}, which train.steps_per_call={per_call} does not divide; "
-                    f"the nearest that does is {math.gcd(start, per_call)}"
-                )
+            start = int(state.step)
+            self.check_start(start)
             lines = chosen + preflight(config, self.source, state)
             record(self.workdir, config, lines)
 
-            writer = Writer(self.workdir, train.steps, start, config.log_every, active=jax.process_index() == 0)
-            with writer, self.feed.items(start, per_call) as items:
+            before = [row for row in read_metrics(self.workdir) if row["step"] <= start] if start else []
+            spent, watching = cost.Meter(before), Watch(config.watch, before)
+            writer = Writer(self.workdir, steps, start, config.log_every, active=jax.process_index() == 0)
+            with writer:
                 for line in lines:
                     writer.note(line)
                 if fresh:
@@ -135,52 +127,82 @@ class Run:
                     self.draw_views(writer)
                 else:
                     writer.note(f"resumed at step {start:,}")
-                log, warned = Log(self.experiment.rate, train.batch_size), None
-
-                for step in range(start, train.steps, per_call):
-                    if due(step, train.refresh_every):
-                        state = self.refresh(state, step)
-                        log.restart()
-                    with log.waiting():
-                        item = next(items)
-                    state, metrics, out = self.steps(state, self.feed.held, item, self.rng)
-                    log.add(metrics)
-                    done = step + per_call
-                    if step == start:
-                        jax.block_until_ready(state)
-                        log.restart()
-                        writer.started(done)
-
-                    last = done == train.steps
-                    stopping = stop.asked(done // per_call)
-                    evaluating = self.probe is not None and (last or due(done, config.eval.every))
-                    logging = last or evaluating or due(done, config.log_every)
-                    saving = last or stopping or due(done, config.checkpoint.every)
-                    if logging or saving:
-                        row = log.flush(done)  # raises where a loss is not finite, before anything is saved
-                        if logging:
-                            row |= {name: float(x) for name, x in self.measures(out).items()}
-                            if evaluating:
-                                row["knn"] = self.knn(state)
-                            warning = health.warning(row, width(out))
-                            if warning and not warned:
-                                writer.warn(warning)
-                            warned = warning
-                            writer.write(done, row)
-                        if saving:  # after the row: a run that resumes here has it
-                            checkpoints.save(done, state, row)
-                        log.restart()
-                    if stopping:
-                        break
+                try:
+                    state, done = self.loop(state, start, stop, checkpoints, writer, watching, spent)
+                except Ended as error:
+                    writer.end(error.step, str(error))
+                    checkpoints.wait()
+                    raise type(error)(f"{error}; {kept(self.workdir)}", error.step) from None
 
             checkpoints.wait()
-            if done < train.steps:
+            if done < steps:
                 writer.note(f"stopped at step {done:,} and saved; the same command goes on from there")
                 return None
             self.export(state, "weights")
             self.draw_reconstructions(state)
-            writer.note(f"trained for {done:,} steps; encoder in {self.workdir / encoder.FOLDER}")
+            seen = {"examples": done * config.train.batch_size, **spent.so_far(done)}
+            bill = cost.words(seen, self.source.modality)
+            writer.note(f"trained for {done:,} steps ({bill}); encoder in {self.workdir / encoder.FOLDER}")
             return state
+
+    def check_start(self, start):
+        train = self.config.train
+        if start > train.steps:
+            raise ValueError(f"{self.workdir} is at step {start:,} already: expected train.steps={start} or more")
+        if start % train.steps_per_call:
+            raise ValueError(
+                f"{self.workdir} is at step {start:,}, which train.steps_per_call={train.steps_per_call} does not "
+                f"divide; the nearest that does is {math.gcd(start, train.steps_per_call)}"
+            )
+
+    def loop(self, state, start, stop, checkpoints, writer, watching, spent):
+        """Steps, rows and checkpoints up to the last step, or that at which the run was asked to stop -> state, step.
+
+        Raises `watch.Ended` where the watchdog ends the run.
+        """
+        config, train, per_call = self.config, self.config.train, self.config.train.steps_per_call
+        log, done = Log(self.experiment.rate, train.batch_size, spent), start
+        with self.feed.items(start, per_call) as items:
+            for step in range(start, train.steps, per_call):
+                if due(step, train.refresh_every):
+                    state = self.refresh(state, step)
+                    log.restart()
+                with log.waiting():
+                    item = next(items)
+                if step == start:
+                    program = self.steps.lower(state, self.feed.held, item, self.rng)
+                    spent.flops = cost.flops_per_step(program, per_call, train.accumulate)
+                state, metrics, out = self.steps(state, self.feed.held, item, self.rng)
+                log.add(metrics)
+                done = step + per_call
+                if step == start:
+                    jax.block_until_ready(state)
+                    log.restart()
+                    writer.started(done)
+
+                last = done == train.steps
+                stopping = stop.asked(done // per_call)
+                evaluating = self.probe is not None and (last or due(done, config.eval.every))
+                logging = last or evaluating or due(done, config.log_every)
+                saving = last or stopping or due(done, config.checkpoint.every)
+                if logging or saving:
+                    row = log.flush(done)  # raises where a loss is not finite, before anything is saved
+                    if logging:
+                        row |= {name: float(x) for name, x in self.measures(out).items()}
+                        if evaluating:
+                            row["knn"] = self.knn(state)
+                        for warning in watching.look(done, row, width(out)):
+                            writer.warn(warning)
+                        writer.write(done, row)
+                        if verdict := watching.verdict():
+                            raise Ended(verdict, done)
+                    if saving and (last or stopping or not watching.holds):
+                        # After the row: a run that resumes here has it.
+                        checkpoints.save(done, state, row)
+                    log.restart()
+                if stopping:
+                    break
+        return state, done
 
     def refresh(self, state, step):
         """The method's own pass over every row. Parameters that it replaces start with fresh optimizer state."""
@@ -256,52 +278,6 @@ class Run:
         encoder.export(self.workdir, self.config, method, preprocess, state.params, state.carry, self.source, weights)
 
 
-class Log:
-    """Metrics on their way from the device to the writer, with the time that the steps and the data took."""
-
-    def __init__(self, rate, batch_size):
-        self.rate, self.batch_size = rate, batch_size
-        self.pending = []  # metrics {name: [K]} of calls that nobody has looked at
-        self.restart()
-
-    def restart(self):
-        """Time spent since the last row (compiling, evaluating, saving) is not counted."""
-        self.began, self.waited, self.steps = time.monotonic(), 0.0, 0
-
-    @contextlib.contextmanager
-    def waiting(self):
-        began = time.monotonic()
-        yield
-        self.waited += time.monotonic() - began
-
-    def add(self, metrics):
-        self.pending.append(metrics)
-        self.steps += len(metrics["loss"])
-
-    def flush(self, done):
-        """The row of step `done`. Raises Diverged where any step since the last row was not finite."""
-        pending = jax.device_get(self.pending)
-        metrics = {name: np.concatenate([m[name] for m in pending]) for name in pending[0]}
-        self.pending = []
-        bad = ~np.all([np.isfinite(metrics[name]) for name in ("loss", "grad_norm", "param_norm")], 0)
-        if bad.any():
-            at = int(bad.argmax())
-            shown = ", ".join(f"{name}={float(value[at]):.4g}" for name, value in metrics.items())
-            raise Diverged(
-                f"step {done - len(bad) + at + 1}: loss, gradient or parameters not finite ({shown}); try, in a new "
-                f"--workdir, a lower optim.lr, a longer optim.warmup, optim.clip=1.0 or dtype=float32; the last good "
-                f"checkpoint is kept"
-            )
-        seconds = max(time.monotonic() - self.began, 1e-9)
-        row = {name: float(value[-1]) for name, value in metrics.items()} | {"lr": float(self.rate(done - 1))}
-        if self.steps:
-            row |= {
-                "examples_per_s": self.steps * self.batch_size / seconds,
-                "data_wait": self.waited / seconds,
-            }
-        return row
-
-
 class Stop:
     """Whether someone asked the run to end: SIGTERM, or Ctrl-C.
 
@@ -354,9 +330,15 @@ def probe_rows(source, rows, seed):
 
 
 def width(out):
-    """Dimensions of what `health.warning` judges."""
+    """Dimensions of what the watchdog judges."""
     shown = out.get("embedding", out.get("features"))
     return None if shown is None else shown.shape[-1]
+
+
+def kept(workdir):
+    """What is left of a run that the watchdog ended."""
+    steps = checkpoint_steps(pathlib.Path(workdir) / "checkpoints")
+    return f"the last good checkpoint is kept, that of step {steps[0]:,}" if steps else "no checkpoint was saved before"
 
 
 def refuse_another(workdir, config):

@@ -18,6 +18,7 @@ from rich.text import Text
 from jssl.notes import say
 
 FILE = "metrics.jsonl"
+WORDS = ("warning", "ended")  # entries of a row that are text
 QUIET = 5, 60  # seconds between two plain lines: at first, and in a long run at most
 
 
@@ -110,6 +111,11 @@ class Writer:
         self.note(f"warning: {text}")
         self.warnings.append(text)
 
+    def end(self, step, why):
+        """A row of its own that says why the run ended before its last step."""
+        if self.active:
+            self._append(step, {"ended": why})
+
     def _append(self, step, metrics):
         row = {"step": int(step)} | {name: _plain(value) for name, value in metrics.items() if name != "step"}
         if self.warnings:
@@ -178,7 +184,7 @@ def read_metrics(workdir):
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            rows.append({name: value if name == "warning" else _number(value) for name, value in row.items()})
+            rows.append({name: value if name in WORDS else _number(value) for name, value in row.items()})
         except (ValueError, AttributeError):
             if any(rest.strip() for rest in lines[number:]):
                 raise ValueError(f"{path}, line {number}: expected one JSON object, found {line[:40]!r}") from None

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl import codes, health
+from jssl import health, watch
 from jssl.method import Time
 from jssl.methods.dvae import DVAE, anneal, from_uniform, logit_laplace
 from jssl.nets.conv import convnet
@@ -125,14 +125,14 @@ def test_reconstructions_are_of_one_code_each(state):
 
 
 def test_perplexity_counts_the_codes_in_use():
-    assert codes.perplexity(jnp.zeros((3, 4), int), 16) == pytest.approx(1)
-    assert codes.perplexity(jnp.arange(16).reshape(2, 8), 16) == pytest.approx(16, rel=1e-5)
-    assert codes.perplexity(jnp.array([1, 1, 5, 5]), 16) == pytest.approx(2, rel=1e-5)
+    assert health.perplexity(jnp.zeros((3, 4), int), 16) == pytest.approx(1)
+    assert health.perplexity(jnp.arange(16).reshape(2, 8), 16) == pytest.approx(16, rel=1e-5)
+    assert health.perplexity(jnp.array([1, 1, 5, 5]), 16) == pytest.approx(2, rel=1e-5)
 
 
 def test_a_collapsed_codebook_is_warned_of():
-    assert "uses about 1.3 of its codes" in health.warning({"health/perplexity": 1.3})
-    assert health.warning({"health/perplexity": 12.0}) is None
+    assert "uses about 1.3 of its codes" in watch.findings([{"health/perplexity": 1.3}])["codes"]
+    assert not watch.findings([{"health/perplexity": 12.0}])
 
 
 def test_what_cannot_be_is_one_line():

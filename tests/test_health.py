@@ -7,11 +7,16 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl import health
+from jssl import health, watch
 from tests.oracles import load
 
 KEY = jax.random.key(0)
 measures = jax.jit(health.measures)
+
+
+def warning(metrics, **limits):
+    """What the watchdog says first of these measures, or None."""
+    return next(iter(watch.findings([metrics], watch.LIMITS | limits).values()), None)
 
 
 def numbers(**out):
@@ -24,7 +29,7 @@ def test_even_embeddings_are_healthy():
     assert 30 < found["health/rankme"] < 32
     assert found["health/alignment"] == pytest.approx(2, abs=0.1)  # the views have nothing in common
     assert found["health/uniformity"] == pytest.approx(-4 + 16 / 64, abs=0.1)  # cos is about normal, variance 1 / 32
-    assert health.warning(found) is None
+    assert warning(found) is None
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e30])
@@ -34,7 +39,7 @@ def test_total_collapse_is_finite_and_a_warning(value):
     assert found["health/rankme"] == pytest.approx(1, abs=1e-3)
     assert found["health/alignment"] == pytest.approx(0, abs=1e-6)
     assert found["health/uniformity"] == pytest.approx(0, abs=1e-6)
-    assert "almost the same for every input" in health.warning(found)
+    assert "almost the same for every input" in warning(found)
 
 
 def test_padding_is_not_measured():
@@ -51,14 +56,14 @@ def test_a_line_is_a_dimensional_collapse():
     line = jax.random.normal(KEY, (64, 2, 1)) * jax.random.normal(jax.random.key(1), (32,))
     found = numbers(embedding=line)
     assert found["health/std"] > 0.5
-    assert "1.0 of 32 dimensions" in health.warning(found, dim=32)
+    assert "1.0 of 32 dimensions" in warning(found, dim=32)
 
 
 def test_without_embedding_the_features_are_judged():
     found = numbers(features=jnp.ones((64, 1, 32)))
     assert set(found) == {"health/features_std", "health/features_rankme"}
-    assert "the features are almost the same" in health.warning(found)
-    assert health.warning({"loss": 1.0}) is None
+    assert "the features are almost the same" in warning(found)
+    assert warning({"loss": 1.0}) is None
 
 
 @pytest.mark.parametrize("rank", [1, 3, 20])
@@ -128,14 +133,37 @@ def test_embeddings_that_shrink_to_a_point_are_a_collapse_though_their_direction
     for scale, collapsed in (1.0, False), (1e-3, True):
         found = numbers(embedding=scale * x) | {"health/deviation": float(health.deviation(scale * x))}
         assert found["health/std"] > 0.9
-        assert ("shrunk to almost one point" in (health.warning(found) or "")) == collapsed
+        assert ("shrunk to almost one point" in (warning(found) or "")) == collapsed
 
 
 def test_assignments_without_information_are_a_collapse():
     healthy = {"health/std": 1.0, "health/rankme": 30.0}
-    assert health.warning({**healthy, "health/information": 1.0}) is None
-    assert health.warning(healthy) is None
-    assert "every input gets almost the same assignment" in health.warning({**healthy, "health/information": 0.001})
+    assert warning({**healthy, "health/information": 1.0}) is None
+    assert warning(healthy) is None
+    assert "every input gets almost the same assignment" in warning({**healthy, "health/information": 0.001})
+
+
+def test_assignments_measure_their_entropy_and_the_prototypes_in_use():
+    one_hot = health.assignments(jnp.eye(8).reshape(4, 2, 8))
+    assert {name: float(x) for name, x in one_hot.items()} == pytest.approx(
+        {"health/information": np.log(8), "health/entropy": 0, "health/used": 1}, abs=1e-5
+    )
+    even = health.assignments(jnp.full((4, 2, 8), 1 / 8))
+    assert (float(even["health/entropy"]), float(even["health/used"])) == pytest.approx((1, 1 / 8), abs=1e-5)
+    p = np.random.default_rng(0).dirichlet(np.full(10, 0.3), (20, 2))
+    expected = -np.sum(p * np.log(p), -1).mean() / np.log(10)
+    assert float(health.assignments(jnp.float32(p))["health/entropy"]) == pytest.approx(expected, rel=1e-5)
+    assert not np.any(jax.grad(lambda p: sum(health.assignments(p).values()))(jnp.float32(p)))
+
+
+def test_codes_in_use_are_counted_against_those_that_could_be():
+    assert float(health.used(jnp.array([[3, 3], [0, 5]]), 10)) == pytest.approx(3 / 4)  # 4 rows can use 4 of 10 codes
+    assert float(health.used(jnp.arange(100) % 5, 10)) == pytest.approx(1 / 2)
+    assert float(health.used(jnp.array([-1, -1, 2, 12]), 10)) == pytest.approx(1 / 4)  # other numbers are no code
+    found = health.tokens(jnp.array([1, 1, 5, 5]), 16)
+    assert {name: float(x) for name, x in found.items()} == pytest.approx(
+        {"health/perplexity": 2, "health/used": 0.5}, rel=1e-5
+    )
 
 
 def test_scale_and_precision_change_little():

@@ -15,7 +15,8 @@ from jssl.augment.image import views_sheet
 from jssl.checkpoint import Checkpoints, checkpoint_steps
 from jssl.experiment import fill
 from jssl.sharding import make_mesh
-from jssl.train import Diverged, Run, Stop, train
+from jssl.train import Run, Stop, train
+from jssl.watch import Diverged
 from jssl.writers import read_metrics
 from tests.contract import assert_close, assert_equal
 from tests.methods import config
@@ -156,17 +157,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_loses_nothing(tmp_path):
         train(broken, tmp_path)
     said = str(error.value)
     assert said.startswith("step 7: loss, gradient or parameters not finite (")
-    for text in "loss=nan", "grad_norm=", "optim.lr", "optim.warmup", "optim.clip", "last good checkpoint is kept":
+    for text in "loss=nan", "grad_norm=", "optim.lr", "optim.warmup", "optim.clip":
         assert text in said
+    assert said.endswith("; the last good checkpoint is kept, that of step 4")
     assert "\n" not in said
     assert saved(tmp_path) == [4]
-    assert steps(tmp_path) == [2, 4, 6]
+    assert steps(tmp_path) == [2, 4, 6, 8]  # the last says why it ended
     train(config(train__steps=4, optim__end=1.0, method__breaks=6), tmp_path / "four")
     assert int(state_at(tmp_path, 4, broken).step) == 4
 
     with pytest.raises(Diverged, match="step 7"):  # the same command takes the checkpoint, and the same step
         train(broken, tmp_path)
-    assert steps(tmp_path) == [2, 4, 6]
+    assert steps(tmp_path) == [2, 4, 6, 8]  # the last says why it ended
 
 
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path):

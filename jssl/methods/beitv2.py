@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jssl.codes import assign, perplexity, predictions_sheet, resized
+from jssl.codes import assign, predictions_sheet, resized
+from jssl.health import perplexity
 from jssl.masking import block_share, hidden_first
 from jssl.method import Method
 from jssl.nets.mlp import MLP, code_head

@@ -56,7 +56,7 @@ class DeepCluster(Method):
         w = jnp.where(y < 0, 0, 1 / jnp.maximum(carry["sizes"][y], 1))
         loss = weighted_cross_entropy(logits, y, w)  # eq. 1
 
-        metrics = {"clusters": jnp.sum(carry["sizes"] > 0).astype(jnp.float32)}
+        metrics = {"health/used": jnp.mean(carry["sizes"] > 0, dtype=jnp.float32)}  # clusters that have images
         return loss, ({**carry, "stats": stats}, {"metrics": metrics, "embedding": h, "features": h})
 
     def refresh(self, params, carry, batches, rng):

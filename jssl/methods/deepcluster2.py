@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jssl.health import used
 from jssl.kmeans import by_row, collect, kmeans
 from jssl.method import Method
 from jssl.nets.mlp import MLP
@@ -60,7 +61,8 @@ class DeepCluster2(Method):
         y = carry["labels"][:, views["index"]]  # [heads, N], -1 where an image has none
 
         loss = cross_entropy(scores / self.temperature, y)
-        return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": out["encoder"]})
+        metrics = {"health/used": jnp.mean(jax.vmap(lambda y: used(y, self.k))(y))}
+        return loss, ({**carry, "stats": stats}, {"metrics": metrics, "embedding": z, "features": out["encoder"]})
 
     def refresh(self, params, carry, batches, rng):
         z, index = collect(functools.partial(project, self, params, carry["stats"]), batches, self.rows)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.health import information
+from jssl.health import assignments
 from jssl.losses import cross_crops
 from jssl.method import Method
 from jssl.nets.mlp import prototype_head
@@ -75,8 +75,7 @@ class DINO(Method):
 
         center = self.centred(carry["center"], t)
         carry = {**carry, "stats": stats, "target_stats": target_stats, "center": center}
-        metrics = {"tau_t": self.temperature(time), "lambda": self.momentum(time)}
-        metrics["health/information"] = information(p_t)
+        metrics = {"tau_t": self.temperature(time), "lambda": self.momentum(time), **assignments(p_t)}
         return loss, (carry, {"metrics": metrics, "embedding": student["projector"], "features": student["encoder"]})
 
     def sharpened(self, t, center, time):

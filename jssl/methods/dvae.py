@@ -9,7 +9,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jssl.codes import painted, perplexity
+from jssl.codes import painted
+from jssl.health import tokens
 from jssl.method import Method
 from jssl.nets.dvae import Decoder, images, pixels
 from jssl.nets.net import Net, apply_net, init_net
@@ -65,8 +66,13 @@ class DVAE(Method):
         divergence = from_uniform(logits)  # [N, h, w]
         loss = nats + beta * divergence.sum() / x.size
         codes = logits.argmax(-1)
-        metrics = {"nats": nats, "divergence": divergence.mean(), "tau": tau, "beta": beta}
-        metrics["health/perplexity"] = perplexity(codes, self.encoder.vocabulary)
+        metrics = {
+            "nats": nats,
+            "divergence": divergence.mean(),
+            "tau": tau,
+            "beta": beta,
+            **tokens(codes, self.encoder.vocabulary),
+        }
         return loss, (carry, {"metrics": metrics, "features": h[:, None]})
 
     def update(self, params, carry, time):

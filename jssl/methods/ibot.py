@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl.config import nearest
-from jssl.health import information
+from jssl.health import assignments
 from jssl.losses import cross_crops, cross_patches, koleo
 from jssl.masking import block_mask, hidden_first
 from jssl.method import Method
@@ -156,8 +156,7 @@ class IBOT(Method):
         if "center" in carry:
             means = {"cls": t.mean((0, 1)), "patch": mean}
             carry = {**carry, "center": ema(carry["center"], lax.stop_gradient(means), self.m)}
-        metrics |= {"tau_t": self.temperature(time), "lambda": self.momentum(time)}
-        metrics["health/information"] = information(p_t)
+        metrics |= {"tau_t": self.temperature(time), "lambda": self.momentum(time), **assignments(p_t)}
         return loss, (carry, {"metrics": metrics, "embedding": z, "features": h})
 
     def targets(self, t, t_patch, there, carry, time):

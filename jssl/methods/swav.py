@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl import transforms
-from jssl.health import information
+from jssl.health import assignments
 from jssl.losses import cross_crops
 from jssl.method import Method
 from jssl.nets.mlp import MLP
@@ -72,8 +72,7 @@ class SwAV(Method):
         carry = {**carry, "stats": stats}
         if self.queue_size:
             carry["queue"], carry["pointer"] = push(carry["queue"], carry["pointer"], z[:, :large])
-        metrics = {"health/information": information(q)}
-        return loss, (carry, {"metrics": metrics, "embedding": z, "features": h})
+        return loss, (carry, {"metrics": assignments(q), "embedding": z, "features": h})
 
     def codes(self, scores, c, carry, time):
         """Eq. 3-5: of each large crop by itself, [N, V, K] -> [N, V, K], rows of sum 1. No gradient passes."""

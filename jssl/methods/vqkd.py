@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jssl.codes import assign, averaged, painted, perplexity
+from jssl.codes import assign, averaged, painted
+from jssl.health import tokens
 from jssl.kmeans import collect, kmeans
 from jssl.method import Method
 from jssl.nets.mlp import MLP, code_head
@@ -99,7 +100,7 @@ class VQKD(Method):
         )  # eq. 3; the codebook is an average
         codebook, counts = averaged(carry["codebook"], z, codes, self.decay)
         usage = self.decay * carry["usage"] + (1 - self.decay) * counts
-        metrics = {"cosine": likeness, "health/perplexity": perplexity(codes, self.vocabulary)}
+        metrics = {"cosine": likeness, **tokens(codes, self.vocabulary)}
         carry = {**carry, "codebook": codebook, "usage": usage}
         return loss, (carry, {"metrics": metrics, "embedding": z.mean(1)[:, None], "features": h[:, None]})
 
