@@ -9,6 +9,7 @@ the variant, warm-up included. A JPEG pack becomes an npz of two arrays, `image`
 that has jax and little else: see `benchmarks.speed`. Runs are kept below --workdir with their scores: the same call on
 the same one goes on with them, and trains nothing that is scored. A method that fails is a row that says so.
 `--finetune` names the methods whose encoders are also fine-tuned on 1 % of the labels, beside the same from scratch.
+`--reference FOLDER` also writes the band of each method's curves over its seeds, what `jssl compare` reads.
 """
 
 import argparse
@@ -25,13 +26,14 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.speed import Bench
+from jssl import compare, data, probe
 from jssl import config as configs
-from jssl import data, probe
 from jssl.encoder import Encoder
 from jssl.evals import frozen, tuned
 from jssl.evals.subject import Subject
 from jssl.experiment import fill
 from jssl.train import train
+from jssl.writers import read_metrics
 
 BATCH = 512  # of embedding
 PICKED = ("stderr", "penalty", "validation_accuracy")
@@ -59,6 +61,7 @@ def main(argv=None):
     parser.add_argument("--k", type=int, help="neighbours of k-NN (default: the variant's eval.k)")
     parser.add_argument("--temperature", type=float, help="of k-NN (default: the variant's)")
     parser.add_argument("--name", help="of the result's files (default: from the variants and the device)")
+    parser.add_argument("--reference", help="folder for METHOD-VARIANT.json, the curves' bands; here: reference")
     parser.add_argument("--workdir", default=f"runs/quality/{datetime.datetime.now():%Y%m%d-%H%M%S}")
     parser.add_argument("--out", default=results.FOLDER)
     arguments = parser.parse_args(argv)
@@ -66,7 +69,11 @@ def main(argv=None):
     methods = list(configs.experiments("image")) if arguments.methods == "all" else arguments.methods.split(",")
     variants, seeds = arguments.variant.split(","), [int(seed) for seed in arguments.seeds.split(",")]
     pairs = [(method, variant) for variant in variants for method in methods]
-    runs = {pair: [attempt(*pair, seed, arguments) for seed in seeds] for pair in pairs}
+    runs = {}
+    for pair in pairs:
+        runs[pair] = [attempt(*pair, seed, arguments) for seed in seeds]
+        if arguments.reference:
+            write_reference(arguments.reference, *pair, runs[pair], arguments.workdir)
     rows = [row(*pair, of_pair) for pair, of_pair in runs.items()]
     measured = {title for of_pair in runs.values() for run in of_pair for title in run.get("scores", {})}
     absent = [title for title in OPTIONAL if title not in measured]
@@ -75,9 +82,13 @@ def main(argv=None):
     results.write(arguments.out, name, f"Quality: {', '.join(variants)}", rows, notes(runs, len(seeds)))
 
 
+def folder_of(workdir, method, variant, seed):
+    return pathlib.Path(workdir, f"{method}-{variant}-{seed}")
+
+
 def attempt(method, variant, seed, arguments):
     """The scores of one run as `run` gives them, from its directory where they are there; or {'failed': why}."""
-    workdir = pathlib.Path(arguments.workdir, f"{method}-{variant}-{seed}")
+    workdir = folder_of(arguments.workdir, method, variant, seed)
     keys = ("epochs", "steps", "minutes", "set", "k", "temperature")
     asked = {key: getattr(arguments, key) for key in keys}
     asked |= {key: of_variant(getattr(arguments, key), variant) for key in ("data", "test")}
@@ -95,6 +106,20 @@ def attempt(method, variant, seed, arguments):
         jax.clear_caches()  # a process of hundreds of compiled programs runs out of memory maps
     (workdir / FILE).write_text(json.dumps(found, indent=1) + "\n")
     return found
+
+
+def write_reference(folder, method, variant, runs, workdir):
+    """FOLDER/METHOD-VARIANT.json, see `jssl.compare`: the band of the curves over the seeds. Nothing where one failed."""
+    if any("failed" in run for run in runs):
+        return
+    seeds = [run["config"]["seed"] for run in runs]
+    rows = [read_metrics(folder_of(workdir, method, variant, seed)) for seed in seeds]
+    scores = {title: _mean([run["scores"][title] for run in runs]) for title in TASKS.values()}
+    made = {"method": method, "variant": variant, "seeds": seeds, "commit": runs[0]["commit"]}
+    made |= {"device": results.device(), "accuracy on test images, %": scores}
+    text = json.dumps({**made, "config": runs[0]["config"], "curves": compare.curves(rows)})
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    pathlib.Path(folder, f"{method}-{variant}.json").write_text(text.replace('"curves"', '\n"curves"') + "\n")
 
 
 def of_variant(sources, variant):

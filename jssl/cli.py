@@ -1,4 +1,4 @@
-"""jssl train | eval | embed | curate | report | list: every verb is a Python function of the same name."""
+"""jssl train | eval | embed | curate | report | doctor | compare | list: every verb is a Python function of the same name."""
 
 import argparse
 import os
@@ -59,6 +59,27 @@ def _parser():
     report = verb("report", "Write report.html, one file that opens from disk.")
     report.add_argument("--workdir", required=True, help="a run directory")
 
+    doctor = verb(
+        "doctor", "Say what is wrong with a run, the most likely cause first, with the figures and what to do."
+    )
+    doctor.add_argument("run", help="a run directory")
+    doctor.epilog = (
+        "Looks for: a loss or weights that diverged, collapse, teachers and codebooks that died, a loss stuck at chance, "
+        "k-NN or rank that fall, curves off the reference, a device that waits for data, an end before the last step, "
+        "no checkpoints. Exit status: 0 where nothing wrong was found, else 1."
+    )
+
+    compare = verb("compare", "Show where a run left the band of good runs of its method.")
+    compare.add_argument("run", help="a run directory")
+    compare.add_argument(
+        "reference",
+        nargs="?",
+        help="a name or file of reference/, or another run (default: that of its method and data)",
+    )
+    compare.epilog = (
+        "Exit status: 0 where the run stayed in the band, else 1. Bands: python -m benchmarks.quality --help"
+    )
+
     verb("list", "Show methods and the variants of their configs.")
     return parser
 
@@ -112,10 +133,27 @@ def _run(arguments, overrides):
         from jssl.report import report
 
         print(report(arguments.workdir))
+    elif arguments.verb in ("doctor", "compare"):
+        _judge(arguments)
     else:
         from jssl.catalogue import listing
 
         print(listing())
+
+
+def _judge(arguments):
+    """What is found, and the exit status 1 where it is not well."""
+    if arguments.verb == "doctor":
+        from jssl.doctor import doctor
+
+        text, well = doctor(arguments.run)
+    else:
+        from jssl.compare import compare
+
+        text, well = compare(arguments.run, arguments.reference)
+    print(text)
+    if not well:
+        sys.exit(1)
 
 
 def _evaluate(arguments, overrides):
