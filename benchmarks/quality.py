@@ -109,7 +109,7 @@ def attempt(method, variant, seed, arguments):
 
 
 def write_reference(folder, method, variant, runs, workdir):
-    """FOLDER/METHOD-VARIANT.json, see `jssl.compare`: the band of the curves over the seeds. Nothing where one failed."""
+    """FOLDER/METHOD-VARIANT.json, see `jssl.compare`: the curves' bands over the seeds. Nothing where one failed."""
     if any("failed" in run for run in runs):
         return
     seeds = [run["config"]["seed"] for run in runs]

@@ -1,4 +1,4 @@
-"""jssl train | eval | embed | curate | report | doctor | compare | list: every verb is a Python function of the same name."""
+"""jssl train | eval | embed | curate | report | doctor | compare | list: each verb is a function of the same name."""
 
 import argparse
 import os
@@ -59,25 +59,20 @@ def _parser():
     report = verb("report", "Write report.html, one file that opens from disk.")
     report.add_argument("--workdir", required=True, help="a run directory")
 
-    doctor = verb(
-        "doctor", "Say what is wrong with a run, the most likely cause first, with the figures and what to do."
-    )
+    doctor = verb("doctor", "Say what is wrong with a run, the most likely cause first, and what to do about it.")
     doctor.add_argument("run", help="a run directory")
     doctor.epilog = (
-        "Looks for: a loss or weights that diverged, collapse, teachers and codebooks that died, a loss stuck at chance, "
+        "Looks for: a loss or weights that diverged, collapse, dead teachers and codebooks, a loss stuck at chance, "
         "k-NN or rank that fall, curves off the reference, a device that waits for data, an end before the last step, "
         "no checkpoints. Exit status: 0 where nothing wrong was found, else 1."
     )
 
     compare = verb("compare", "Show where a run left the band of good runs of its method.")
     compare.add_argument("run", help="a run directory")
-    compare.add_argument(
-        "reference",
-        nargs="?",
-        help="a name or file of reference/, or another run (default: that of its method and data)",
-    )
+    what = "a name or file of reference/, or another run (default: the reference of its method and data)"
+    compare.add_argument("reference", nargs="?", help=what)
     compare.epilog = (
-        "Exit status: 0 where the run stayed in the band, else 1. Bands: python -m benchmarks.quality --help"
+        "Exit status: 0 where the run stayed in the band, else 1. python -m benchmarks.quality makes bands."
     )
 
     verb("list", "Show methods and the variants of their configs.")

@@ -4,12 +4,12 @@ A reference: {"method", "variant", "seeds", "commit", "device", "config": plain,
 "low": [T], "high": [T]}}}, low and high over the seeds.
 """
 
-import importlib.util
 import json
 import pathlib
 
 import numpy as np
 
+import jssl
 from jssl import config as configs
 from jssl.writers import read_metrics
 
@@ -67,7 +67,7 @@ def read_run(workdir):
 
 
 def folder():
-    return pathlib.Path(importlib.util.find_spec("reference").origin).parent
+    return pathlib.Path(jssl.__path__[0]).parent / "reference"
 
 
 def references():
