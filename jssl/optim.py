@@ -12,7 +12,7 @@ from jssl.sharding import path_of
 
 # Tokens and tables of positions are learned like biases: without decay, although they are matrices by shape (MAE, DINO,
 # SimMIM, timm).
-NO_DECAY = r"(^|/)(cls|registers|positions|mask)$|relative\d*/(table|tokens)$"
+NO_DECAY = r"(^|/)(cls|registers|positions|mask|prompts)$|relative\d*/(table|tokens)$"
 
 # What a group of parameters may have of its own.
 GROUP = ("pattern", "lr_scale", "weight_decay", "clip", "name", "frozen_until", "constant")

@@ -144,7 +144,7 @@ def test_training_begins_at_the_weights_that_are_given(encoder):
     method, augment = finetune.build(encoder, settings, 10, len(LABELLED))
     program = finetune.compiled(method, augment, encoder.preprocess, settings, 4, 0.75)
     batch = {"image": jnp.zeros((16, 8, 8, 1), jnp.uint8), "index": jnp.arange(16)}
-    state = finetune.given(program.begin(RNG, batch), method, encoder, encoder.embed(LABELLED), LABELLED.labels)
+    state = finetune.given(program.begin(RNG, batch), method, encoder, encoder.embed(LABELLED), LABELLED.labels, RNG)
     jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], encoder.params["encoder"])
     np.testing.assert_array_equal(state.carry["given_labels"], LABELLED.labels)
 

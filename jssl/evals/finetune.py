@@ -1,4 +1,4 @@
-"""Fine-tuning: the whole encoder is trained on labels, from its weights and, as the control, from scratch.
+"""Fine-tuning: an encoder, or a part of it, is trained on labels, from its weights and, as the control, from scratch.
 
 The recipe is MAE's (He et al., 2021; arXiv:2111.06377, appendix A.2, table 9), the control's too: the same budget, but
 without layer-wise decay of the rate, which presumes that low layers are good already (their table 11 has none).
@@ -21,6 +21,7 @@ from jssl.feed import Feed
 from jssl.method import LABELS, Method, Time
 from jssl.nets.net import Net, apply_net, init_net
 from jssl.optim import layer_decay, optimizer, schedule
+from jssl.peft import Tuning
 from jssl.sharding import make_mesh, replicated
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import ema
@@ -57,8 +58,9 @@ MIXED = 1000  # labelled images from which on mixup and CutMix are used: they ar
 class Supervised(Method):
     """An encoder and a linear classifier on its features, trained on soft targets.
 
-    The classifier sees features centred and scaled by what they are at first, carry['features'], or where they hardly
-    differ it would hardly learn.
+    Of the encoder params['encoder'] is what `tuning` moves, and carry['frozen'] the rest. Where there is one, batch
+    norm keeps its statistics, or the encoder would change with them. The classifier sees features centred and scaled by
+    what they are at first, carry['features'], or where they hardly differ it would hardly learn.
     """
 
     encoder: Net
@@ -69,6 +71,7 @@ class Supervised(Method):
     cutmix: float = 0.0
     erasing: float = 0.0
     average: float = 0.0
+    tuning: Tuning = Tuning()
 
     def init(self, rng, views):
         x = views["image"][:, 0]
@@ -76,13 +79,14 @@ class Supervised(Method):
         h, _, _ = jax.eval_shape(lambda: apply_net(self.encoder, params, stats, x))
         classifier = {"kernel": jnp.zeros((h.shape[-1], self.classes)), "bias": jnp.zeros(self.classes)}
         features = {"mean": jnp.zeros(h.shape[-1]), "std": jnp.ones(h.shape[-1])}
-        return self.start(params, stats, classifier, features, jnp.full(self.rows, -1, jnp.int32))
+        return self.start(rng, params, stats, classifier, features, jnp.full(self.rows, -1, jnp.int32))
 
-    def start(self, encoder, stats, classifier, features, labels):
-        """The state from given weights."""
-        params = {"encoder": encoder, "classifier": classifier}
+    def start(self, rng, encoder, stats, classifier, features, labels):
+        """The state from given weights; rng: of what `tuning` adds to them."""
+        moved, frozen = self.tuning.split(self.encoder, encoder, rng)
+        params = {"encoder": moved, "classifier": classifier}
         mean = jax.tree.map(jnp.copy, {"params": params, "stats": stats})
-        return params, {"stats": stats, "average": mean, "features": features, LABELS: labels}
+        return params, {"stats": stats, "average": mean, "frozen": frozen, "features": features, LABELS: labels}
 
     def loss(self, params, carry, views, rng, time):
         x, labels = views["image"][:, 0], carry[LABELS][views["index"]]  # [N, H, W, C], [N]
@@ -91,7 +95,8 @@ class Supervised(Method):
         x = mix.erase(rng_erase, x, self.erasing)
         x, y = mix.either(rng_mix, x, y, self.mixup, self.cutmix)
 
-        h, _, stats = apply_net(self.encoder, params["encoder"], carry["stats"], x, train=True, rng=rng_drop)
+        train = self.tuning.kind == "all" or not carry["stats"]
+        h, stats = self.features(params, carry, carry["stats"], x, train=train, rng=rng_drop)
         logits = self.logits(params, carry, h)
         loss = optax.softmax_cross_entropy(logits, y).mean()
         metrics = {"accuracy": jnp.mean(logits.argmax(-1) == y.argmax(-1))}
@@ -106,25 +111,34 @@ class Supervised(Method):
     def embed(self, params, carry, inputs):
         """The classes' scores by the averaged weights are what is asked for: 'features' [N, K]."""
         kept = carry["average"]
-        h, _, _ = apply_net(self.encoder, kept["params"]["encoder"], kept["stats"], inputs["image"])
+        h, _ = self.features(kept["params"], carry, kept["stats"], inputs["image"])
         return {"features": self.logits(kept["params"], carry, h)}
+
+    def features(self, params, carry, stats, x, **how):
+        weights, added = self.tuning.join(params["encoder"], carry["frozen"])
+        h, _, stats = apply_net(self.encoder, weights, stats, x, **how, **added)
+        return h, stats
 
     def logits(self, params, carry, h):
         h = (h.astype(jnp.float32) - carry["features"]["mean"]) / carry["features"]["std"]
         return h @ params["classifier"]["kernel"] + params["classifier"]["bias"]
 
 
-def finetune(encoder, train, test, *, classes, settings=None, pretrained=True, flip=0.0, seed=0, workers=0):
+def finetune(
+    encoder, train, test, *, classes, settings=None, tuning=Tuning(), pretrained=True, flip=0.0, seed=0, workers=0
+):
     """Trains a copy of an encoder on labelled images and predicts the classes of others.
 
     Args:
       encoder: a `jssl.encoder.Encoder`, of images; it is not changed.
       train: a source with labels; test: a source, whose labels are not looked at.
-      classes: their number; settings: `Settings`; pretrained: False for the control, an untrained encoder.
+      classes: their number; settings: `Settings`; tuning: what of the encoder is trained.
+      pretrained: False for the control, an untrained encoder.
       flip: probability of a mirrored view, where `settings` leave it open.
 
     Returns:
-      {"predictions": int32 [M], "settings": {...}}.
+      {"predictions": int32 [M], "settings": {...}, "trained": what is scored, a tree of arrays: what `tuning` moved of
+      the 'encoder', the 'classifier' and the 'features' that it was scaled by}.
 
     Raises:
       ValueError: for missing or negative labels, fewer than two classes, an encoder that is no network of whole images.
@@ -134,9 +148,10 @@ def finetune(encoder, train, test, *, classes, settings=None, pretrained=True, f
     features, labels = check(encoder.embed(train, workers=workers), train.labels, "training")
     check_classes(labels, labels, classes)
     settings = chosen(settings or Settings(), len(train), flip)
-    method, augment = build(encoder, settings, classes, len(train))
+    method, augment = build(encoder, settings, classes, len(train), tuning)
     steps = max(settings.least, round(settings.epochs * len(train) / settings.batch_size))
-    decay = settings.layer_decay if pretrained and hasattr(method.encoder, "depth") else 1.0
+    by_block = pretrained and tuning.kind == "all" and hasattr(method.encoder, "depth")
+    decay = settings.layer_decay if by_block else 1.0
     program = compiled(method, augment, encoder.preprocess, settings, steps, decay)
     how = {"batch_size": settings.batch_size, "seed": seed, "crops": augment.crops, "workers": workers}
     feed = Feed(train, program.mesh, **how, resident=train.arrays is not None)
@@ -144,14 +159,19 @@ def finetune(encoder, train, test, *, classes, settings=None, pretrained=True, f
     rng = jax.random.key(seed)
     with jax.set_mesh(program.mesh):
         state = program.begin(rng, {name: jnp.zeros(s.shape, s.dtype) for name, s in feed.shapes().items()})
-        state = given(state, method, encoder, np.asarray(features), labels)
+        state = given(state, method, encoder, np.asarray(features), labels, rng)
         state = jax.device_put(state, replicated(program.mesh))
         with feed.items(0, 1) as items:
             for _ in range(steps):
                 state, _, _ = program.steps(state, feed.held, next(items), rng)
     scores = embed(program.embedder, {}, state.carry, test, encoder.preprocess, 256, workers)
     fields = {**dataclasses.asdict(settings), "layer_decay": decay, "steps": steps, "train_rows": len(train)}
-    return {"predictions": np.argmax(scores, -1).astype(np.int32), "settings": fields}
+    kept = {**state.carry["average"]["params"], "features": state.carry["features"]}
+    return {
+        "predictions": np.argmax(scores, -1).astype(np.int32),
+        "settings": fields,
+        "trained": jax.tree.map(np.asarray, kept),
+    }
 
 
 def chosen(settings, n, flip):
@@ -172,7 +192,7 @@ def chosen(settings, n, flip):
     )
 
 
-def build(encoder, settings, classes, rows):
+def build(encoder, settings, classes, rows, tuning=Tuning()):
     """-> the method and the views for one encoder."""
     network, inputs = encoder.method.encoder, encoder.preprocess
     if settings.drop_path and hasattr(network, "drop_path"):
@@ -180,7 +200,7 @@ def build(encoder, settings, classes, rows):
     fields = {name: getattr(settings, name) for name in ("smoothing", "mixup", "cutmix", "erasing", "average")}
     how = {"area": settings.area, "flip": settings.flip, "interpolation": inputs.interpolation}
     augment = image.mae(inputs.size, **how, mean=inputs.mean, std=inputs.std)
-    return Supervised(network, classes, rows, **fields), augment
+    return Supervised(network, classes, rows, **fields, tuning=tuning), augment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,25 +234,39 @@ def compiled(method, augment, preprocess, settings, steps, decay):
     return Program(mesh, jax.jit(begin), jax.jit(run, donate_argnums=0), embedder(method, preprocess, mesh))
 
 
-def given(state, method, encoder, features, labels):
+def given(state, method, encoder, features, labels, rng):
     """The first state with a copy of the encoder's weights; features [N, D] and labels [N] of the training set."""
-    found = {"params": encoder.params, "carry": encoder.carry}
-    network, stats = (part(found, tree) for tree in (state.params["encoder"], state.carry["stats"]))
-    if network is None or stats is None:
-        name = type(encoder.method).__name__
-        raise ValueError(f"finetune: {name}'s encoder is not one network of whole images, which can be trained on")
+    _, network, stats = own(encoder)
     network, stats = jax.tree.map(lambda x: jnp.array(np.asarray(x)), (network, stats))
     std = features.std(0)
     features = {"mean": jnp.asarray(features.mean(0)), "std": jnp.asarray(np.where(std > 1e-6, std, np.inf))}
     labels = jnp.asarray(labels, jnp.int32)
-    params, carry = method.start(network, stats, state.params["classifier"], features, labels)
+    params, carry = method.start(rng, network, stats, state.params["classifier"], features, labels)
     return state._replace(params=params, carry=carry)
 
 
-def part(tree, like):
-    """The first subtree that has the paths and shapes of `like`, wherever a method keeps its encoder; or None."""
+def own(encoder):
+    """The weights of the one network that an `Encoder` is -> (the keys to them in its params and carry, parameters,
+    batch statistics), wherever its method keeps them; ValueError where it is not one network of whole images."""
+    network, side = encoder.method.encoder, encoder.preprocess.size
+    x = jax.ShapeDtypeStruct((1, side, side, encoder.channels), jnp.float32)
+    params, stats = jax.eval_shape(functools.partial(init_net, network), jax.random.key(0), x)
+    tree = {"params": encoder.params, "carry": encoder.carry}
+    keys, there = place(tree, params), place(tree, stats) if stats else ()
+    if keys is None or there is None:
+        name = type(encoder.method).__name__
+        raise ValueError(f"finetune: {name}'s encoder is not one network of whole images, which can be trained on")
+    return keys, at(tree, keys), at(tree, there) if stats else {}
+
+
+def place(tree, like, keys=()):
+    """The keys to the first subtree that has the paths and shapes of `like`, or None."""
     shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)
     if jax.tree.structure(tree) == jax.tree.structure(like) and shapes(tree) == shapes(like):
-        return tree
-    found = (part(below, like) for below in tree.values() if isinstance(below, dict))
-    return {} if not like else next((one for one in found if one is not None), None)
+        return keys
+    found = (place(below, like, (*keys, key)) for key, below in tree.items() if isinstance(below, dict))
+    return next((one for one in found if one is not None), None)
+
+
+def at(tree, keys):
+    return functools.reduce(dict.get, keys, tree)

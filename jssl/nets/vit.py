@@ -24,7 +24,9 @@ class ViT(nn.Module):
 
     Call with `keep` int [N, K] to let only those patches (row by row, from 0) in: the others are never read, as in
     masked autoencoders. With a `mask_token`, call with `hidden` bool [N, L] to put it in place of those patches. Every
-    call may have another resolution, as long as the patch size divides it.
+    call may have another resolution, as long as the patch size divides it. What `jssl.peft` trains comes with the call
+    too: `prompts` [1 or depth, P, dim], tokens before the patches, into the first block, or others into each; `adapters`,
+    one for every block, see `Block`.
 
     mlp: hidden width, 4 * dim if None. ffn: "mlp", or "swiglu" (arXiv:2002.05202), whose hidden width is two thirds of
     `mlp`, for as many weights. registers: further tokens without a patch (arXiv:2309.16588). positions: "sincos"
@@ -36,7 +38,8 @@ class ViT(nn.Module):
     keep only the blocks' inputs for the backward pass. eps: of every layer norm.
 
     out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
-    norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, patches in this order;
+    norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, prompts, patches in this
+    order;
     'attention' [N, heads, T, T] of the last block.
     """
 
@@ -80,7 +83,7 @@ class ViT(nn.Module):
         return self.patch
 
     @nn.compact
-    def __call__(self, x, train=False, keep=None, hidden=None):
+    def __call__(self, x, train=False, keep=None, hidden=None, prompts=None, adapters=None):
         if train and self.drop_path and not self.has_rng("dropout"):
             raise ValueError(f"ViT drop_path is {self.drop_path} but training got no randomness: give apply_net an rng")
         height, width = grid(x, self.patch)
@@ -104,12 +107,15 @@ class ViT(nn.Module):
             prefix.append(self.param("cls", TOKEN, (1, self.dim)))
         if self.registers:
             prefix.append(self.param("registers", TOKEN, (self.registers, self.dim)))
+        if prompts is not None:
+            prefix.append(prompts[0])
+        first = sum(map(len, prefix))
         prefix = [jnp.broadcast_to(token.astype(self.dtype), (len(x), *token.shape)) for token in prefix]
         tokens = jnp.concatenate([*prefix, tokens], 1)  # [N, T, dim]
 
         block = (self.heads, self.mlp or 4 * self.dim, self.layer_scale, self.eps, self.dtype)
-        how = {"uniform": self.drop_path_uniform, "ffn": self.ffn}
-        first = self.class_token + self.registers
+        how = {"uniform": self.drop_path_uniform, "ffn": self.ffn, "adapters": adapters}
+        how["prompts"] = [] if prompts is None else [(first - len(tokens), tokens) for tokens in prompts]
         biases = self._biases(height, width, first)
         tokens, out = _blocks(tokens, biases, self.remat, self.drop_path if train else 0.0, block, **how)
         tokens = norm(self.eps, jnp.float32, "norm")(tokens)
@@ -117,7 +123,7 @@ class ViT(nn.Module):
         if self.class_token:
             out["cls"] = tokens[:, 0]
         if self.registers:
-            out["registers"] = tokens[:, first - self.registers : first]
+            out["registers"] = tokens[:, self.class_token : self.class_token + self.registers]
         return out["cls"] if self.pool == "cls" else out["tokens"].mean(1), out
 
     def _positions(self, height, width):
@@ -240,7 +246,8 @@ class Block(nn.Module):
     """Pre-norm attention and MLP on tokens [N, ..., T, D] -> (tokens, (q, k)), q and k [B, T, heads, D / heads].
 
     bias: [heads, T, T] float32, added to the logits, or None. mask: bool [..., T, T], which keys a query sees, or None.
-    B counts the samples, and what they are cut into. ffn: as in `ViT`.
+    B counts the samples, and what they are cut into. ffn: as in `ViT`. adapter: {'down': {'kernel' [D, W], 'bias' [W]},
+    'up': ...}, a bottleneck beside the MLP, or None.
     """
 
     heads: int
@@ -252,7 +259,7 @@ class Block(nn.Module):
     ffn: str = "mlp"
 
     @nn.compact
-    def __call__(self, x, bias=None, mask=None):
+    def __call__(self, x, bias=None, mask=None, adapter=None):
         t, d = x.shape[-2:]
         y = norm(self.eps, self.dtype, "norm1")(x)
         qkv = dense(3 * d, self.dtype, "qkv")(y).reshape(-1, t, 3, self.heads, d // self.heads)
@@ -263,6 +270,9 @@ class Block(nn.Module):
         x = x + self._branch(dense(d, self.dtype, "proj")(y), "scale1")
         y = norm(self.eps, self.dtype, "norm2")(x)
         x = x + self._branch(dense(d, self.dtype, "fc2")(self._hidden(y)), "scale2")
+        if adapter is not None:
+            linear = lambda y, layer: y @ layer["kernel"].astype(self.dtype) + layer["bias"].astype(self.dtype)
+            x = x + linear(nn.relu(linear(y, adapter["down"])), adapter["up"])
         return x, (q, k)
 
     def _hidden(self, y):
@@ -320,13 +330,18 @@ def sincos_positions(height, width, dim):
     return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], 1).astype(np.float32)
 
 
-def _blocks(x, biases, remat, drop_path, block, uniform=False, ffn="mlp"):
-    """Blocks 'block0', ... of the network that calls, one for each bias -> (tokens, first intermediates)."""
+def _blocks(x, biases, remat, drop_path, block, uniform=False, ffn="mlp", prompts=(), adapters=None):
+    """Blocks 'block0', ... of the network that calls, one for each bias -> (tokens, first intermediates). prompts: from
+    the second on they take the places of what the block before made of them: (the first place, tokens [P, D]) each."""
     make = nn.remat(Block) if remat else Block
     layers = []
     for i, bias in enumerate(biases):
         drop = drop_path if uniform else drop_path * i / max(len(biases) - 1, 1)
-        x, (q, k) = make(*block, drop=drop, ffn=ffn, name=f"block{i}")(x, bias)
+        if 0 < i < len(prompts):
+            at, tokens = prompts[i]
+            x = x.at[:, at : at + len(tokens)].set(tokens.astype(x.dtype))
+        adapter = None if adapters is None else adapters[i]
+        x, (q, k) = make(*block, drop=drop, ffn=ffn, name=f"block{i}")(x, bias, None, adapter)
         layers.append(x)
     logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     return x, {"layers": tuple(layers), "attention": jax.nn.softmax(logits if bias is None else logits + bias)}
