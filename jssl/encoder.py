@@ -9,7 +9,7 @@ import numpy as np
 
 from jssl import config as configs
 from jssl import data
-from jssl.sharding import make_mesh, path_of, put, replicated, rows_here
+from jssl.sharding import make_mesh, nested, path_of, put, replicated, rows_here
 
 FOLDER = "encoder"
 
@@ -23,6 +23,7 @@ class Encoder:
         folder = folder if (folder / f"{weights}.npz").is_file() else folder / FOLDER
         if not (folder / f"{weights}.npz").is_file():
             raise FileNotFoundError(f"{folder} has no {weights}.npz: expected the directory of a finished `jssl train`")
+        self.folder = folder
         self.config = json.loads((folder / "config.json").read_text())
         network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))
         self.method = configs.build(self.config["method"], encoder=network)
@@ -31,7 +32,7 @@ class Encoder:
         mesh = make_mesh()
         self.embedder = embedder(self.method, self.preprocess, mesh)
         arrays = dict(np.load(folder / f"{weights}.npz"))
-        state = jax.device_put(_nested(arrays, self.config.get("empty", ())), replicated(mesh))
+        state = jax.device_put(nested(arrays | {path: {} for path in self.config.get("empty", ())}), replicated(mesh))
         self.params, self.carry = state.get("params", {}), state.get("carry", {})
 
     def __call__(self, images):
@@ -181,14 +182,3 @@ def _empty(tree, path=""):
     if not isinstance(tree, dict):
         return []
     return [p for key, value in tree.items() for p in _empty(value, f"{path}/{key}".strip("/"))] if tree else [path]
-
-
-def _nested(flat, empty=()):
-    tree = {}
-    for path, value in (*flat.items(), *((path, {}) for path in empty)):
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree

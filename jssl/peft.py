@@ -6,6 +6,7 @@ weights; adapters and prompts are arrays that a vision transformer takes in its 
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jssl.config import nearest
-from jssl.sharding import path_of
+from jssl.sharding import flatten, nested
 
 # What can be trained of an encoder, and the fields of `Tuning` that it reads.
 KINDS = {
@@ -24,6 +25,7 @@ KINDS = {
     "bias": (),
     "last": ("blocks",),
 }
+ADDED = ("lora", "adapter", "prompt")  # those that leave all weights as they are
 MERGED = ("lora", "bias", "last")  # those that plain weights can hold
 ATTENTION = r"(^|/)(qkv|proj)/kernel$"
 ORDERED = r"(block|stage|conv)\d"  # children of a network that follow each other
@@ -77,21 +79,25 @@ class Tuning:
 
         Raises ValueError, one line, for a network that has no such part.
         """
-        added = {"lora": self._low_rank, "adapter": self._adapters, "prompt": self._prompts}
-        if self.kind in added:
-            return added[self.kind](net, params, rng), params
-        chosen = {"all": lambda net, params: set(flatten(params)), "head": lambda net, params: set()}
-        chosen |= {"bias": _biases, "last": self._last}
-        paths, flat = chosen[self.kind](net, params), flatten(params)
-        part = lambda inside: nested({path: x for path, x in flat.items() if (path in paths) == inside})
-        return part(True), part(False)
+        parts = {"all": lambda net, params, rng: params, "head": lambda net, params, rng: {}, "bias": _biases}
+        parts |= {"last": self._last, "lora": self._low_rank, "adapter": self._adapters, "prompt": self._prompts}
+        moved = parts[self.kind](net, params, rng)
+        return moved, self.rest(params, moved)
+
+    def rest(self, params, moved):
+        """What `split` leaves of the parameters."""
+        if self.kind in ADDED:
+            return params
+        moved = flatten(moved)
+        return nested({path: x for path, x in flatten(params).items() if path not in moved})
 
     def join(self, moved, frozen):
         """-> (the network's parameters, further arguments of its call): the inverse of `split`."""
         if self.kind == "lora":
             flat, added = flatten(frozen), flatten(moved)
+            product = functools.partial(jnp.matmul, precision="highest")
             for path in {path.rpartition("/")[0] for path in added}:
-                flat[path] = flat[path] + self.alpha / self.rank * (added[f"{path}/a"] @ added[f"{path}/b"])
+                flat[path] = flat[path] + self.alpha / self.rank * product(added[f"{path}/a"], added[f"{path}/b"])
             return nested(flat), {}
         if self.kind == "adapter":
             scaled = lambda block: {**block, "up": jax.tree.map(lambda x: self.scale * x, block["up"])}
@@ -125,14 +131,17 @@ class Tuning:
         shape = (net.depth if self.deep else 1, self.tokens, net.dim)
         return {"prompts": jax.random.uniform(rng, shape, minval=-bound, maxval=bound)}
 
-    def _last(self, net, params):
+    def _last(self, net, params, rng):
         place = {name: tuple(map(int, re.findall(r"\d+", name))) for name in params}
         places = sorted({place[name] for name in params if re.match(ORDERED, name)})
         if self.blocks > len(places):
             raise ValueError(f"peft: {_name(net)} has {len(places)} blocks or stages; expected peft.blocks up to that")
         first = places[-self.blocks]
         names = {name for name in params if name == "norm" or (place[name] and place[name] >= first)}
-        return {path for path in flatten(params) if path.partition("/")[0] in names}
+        return {name: params[name] for name in names}
+
+
+ALL = Tuning()
 
 
 def count(tree):
@@ -140,28 +149,11 @@ def count(tree):
     return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
-def flatten(tree):
-    """{'block0/qkv/kernel': leaf, ...}"""
-    return {path_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def nested(flat):
-    """The inverse of `flatten`."""
-    tree = {}
-    for path, value in flat.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
-
-
-def _biases(net, params):
-    paths = {path for path in flatten(params) if path.rpartition("/")[2] == "bias"}
-    if not paths:
+def _biases(net, params, rng):
+    found = {path: x for path, x in flatten(params).items() if path.rpartition("/")[2] == "bias"}
+    if not found:
         raise ValueError(f"peft: {_name(net)} has no biases to train{_instead('last')}")
-    return paths
+    return nested(found)
 
 
 def _takes(net, argument, kind):

@@ -63,6 +63,23 @@ def path_of(path):
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def flatten(tree):
+    """{'params/encoder/stem/kernel': leaf, ...}"""
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def nested(flat):
+    """Nested dicts of {'params/encoder/stem/kernel': value, ...}, the inverse of `flatten` for them."""
+    tree = {}
+    for path, value in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return tree
+
+
 def state_shardings(mesh, shapes, rules=RULES):
     """A NamedSharding for every leaf of the state, by the first rule that matches its path."""
 

@@ -21,7 +21,7 @@ from jssl.feed import Feed
 from jssl.method import LABELS, Method, Time
 from jssl.nets.net import Net, apply_net, init_net
 from jssl.optim import layer_decay, optimizer, schedule
-from jssl.peft import Tuning
+from jssl.peft import ALL, Tuning
 from jssl.sharding import make_mesh, replicated
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import ema
@@ -71,7 +71,7 @@ class Supervised(Method):
     cutmix: float = 0.0
     erasing: float = 0.0
     average: float = 0.0
-    tuning: Tuning = Tuning()
+    tuning: Tuning = ALL
 
     def init(self, rng, views):
         x = views["image"][:, 0]
@@ -124,9 +124,7 @@ class Supervised(Method):
         return h @ params["classifier"]["kernel"] + params["classifier"]["bias"]
 
 
-def finetune(
-    encoder, train, test, *, classes, settings=None, tuning=Tuning(), pretrained=True, flip=0.0, seed=0, workers=0
-):
+def finetune(encoder, train, test, *, classes, settings=None, tuning=ALL, pretrained=True, flip=0.0, seed=0, workers=0):
     """Trains a copy of an encoder on labelled images and predicts the classes of others.
 
     Args:
@@ -192,7 +190,7 @@ def chosen(settings, n, flip):
     )
 
 
-def build(encoder, settings, classes, rows, tuning=Tuning()):
+def build(encoder, settings, classes, rows, tuning=ALL):
     """-> the method and the views for one encoder."""
     network, inputs = encoder.method.encoder, encoder.preprocess
     if settings.drop_path and hasattr(network, "drop_path"):

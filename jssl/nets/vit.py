@@ -24,9 +24,9 @@ class ViT(nn.Module):
 
     Call with `keep` int [N, K] to let only those patches (row by row, from 0) in: the others are never read, as in
     masked autoencoders. With a `mask_token`, call with `hidden` bool [N, L] to put it in place of those patches. Every
-    call may have another resolution, as long as the patch size divides it. What `jssl.peft` trains comes with the call
-    too: `prompts` [1 or depth, P, dim], tokens before the patches, into the first block, or others into each; `adapters`,
-    one for every block, see `Block`.
+    call may have another resolution, as long as the patch size divides it. What `jssl.peft` adds comes with the call
+    too: `prompts` [1 or depth, P, dim], tokens before the patches, of the first block or others for each; `adapters`,
+    one for each block, see `Block`.
 
     mlp: hidden width, 4 * dim if None. ffn: "mlp", or "swiglu" (arXiv:2002.05202), whose hidden width is two thirds of
     `mlp`, for as many weights. registers: further tokens without a patch (arXiv:2309.16588). positions: "sincos"
@@ -38,9 +38,8 @@ class ViT(nn.Module):
     keep only the blocks' inputs for the backward pass. eps: of every layer norm.
 
     out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
-    norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, prompts, patches in this
-    order;
-    'attention' [N, heads, T, T] of the last block.
+    norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, prompts, patches in
+    this order; 'attention' [N, heads, T, T] of the last block.
     """
 
     dim: int
