@@ -1,4 +1,4 @@
-"""jssl train | eval | embed | curate | report | doctor | compare | list: each verb is a function of the same name."""
+"""The command `jssl`: each of its verbs is a Python function of the same name."""
 
 import argparse
 import os
@@ -55,6 +55,11 @@ def _parser():
     embed.add_argument("--out", required=True, help="features.npz or features.parquet")
 
     _curate(verb("curate", "Leave out broken, blank and doubled images: a manifest that folder: reads, and a report."))
+
+    merge = verb("merge", "Put LoRA, or another part that `--protocol peft` trained, into an encoder's weights.")
+    merge.add_argument("--workdir", required=True, help="the run directory that it was trained on")
+    merge.add_argument("--peft", required=True, help="e.g. RUN/peft/lora.npz")
+    merge.add_argument("--out", required=True, help="new folder: an encoder, with its classifier in head.npz")
 
     report = verb("report", "Write report.html, one file that opens from disk.")
     report.add_argument("--workdir", required=True, help="a run directory")
@@ -124,6 +129,10 @@ def _run(arguments, overrides):
         from jssl.curate import curate
 
         print(curate(**{name: value for name, value in vars(arguments).items() if name != "verb"}))
+    elif arguments.verb == "merge":
+        from jssl.evals.adapted import merge
+
+        print(merge(arguments.workdir, arguments.peft, arguments.out))
     elif arguments.verb == "report":
         from jssl.report import report
 

@@ -15,6 +15,10 @@ TITLES = {
     "linear": "linear probe",
     "linear-sgd": "linear probe, SGD",
     "finetune": "fine-tuned",
+    "peft-lora": "LoRA",
+    "peft-adapter": "adapters",
+    "peft-prompt": "prompts",
+    "peft-bias": "biases",
     "svm": "SVM, 10 folds",
     "nmi": "clusters, NMI",
     "ari": "clusters, ARI",
@@ -169,6 +173,8 @@ def title(task):
         return f"{'fine-tuned' if way == 'finetune' else 'probe'}, {percent} % of labels"
     if kind == "fewshot" and n.isdigit():
         return f"{n} label{'s' if n != '1' else ''} per class"
+    if task.startswith("peft-last-"):
+        return f"last {task.removeprefix('peft-last-')} blocks"
     return TITLES.get(task, task)
 
 

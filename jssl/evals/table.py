@@ -12,6 +12,7 @@ PROTOCOLS = {
     "fewshot": "jssl.evals.frozen:fewshot_of",
     "semi": "jssl.evals.tuned:few",
     "finetune": "jssl.evals.tuned:of_all",
+    "peft": "jssl.evals.peft:peft",
 }
 
 

@@ -18,12 +18,7 @@ def of_all(subject):
 
     The untrained encoder is trained too, from scratch. Test labels are read by the scores alone.
     """
-    labels = subject.labels["train"]
-    if (subject.draws or 1) > 1:
-        rows = [share(labels, PART, np.random.default_rng((subject.seed, d))) for d in range(subject.draws)]
-        said = f"a stratified {PART:.0%} of the training set"
-    else:
-        rows, said = [np.ones(len(labels), bool)], "the whole training set"
+    rows, said = training_rows(subject)
     return [_score("finetune", name, subject, rows, said) for name in subject.encoders]
 
 
@@ -48,28 +43,40 @@ def few(subject, parts=None):
     return scores
 
 
-def _score(task, name, subject, rows, said):
-    """Fine-tunes one encoder on each of the draws, bool [draws, N]."""
-    train, test = subject.splits["train"], subject.splits["test"]
-    settings = subject.settings("finetune", Settings())
-    flip = subject.config["augment"].get("flip") or 0.0
-    predictions = []
+def training_rows(subject):
+    """The labelled images of each draw, bool [draws, N], and what they are: all, or of several draws a part each."""
+    labels = subject.labels["train"]
+    if (subject.draws or 1) == 1:
+        return [np.ones(len(labels), bool)], "the whole training set"
+    rows = [share(labels, PART, np.random.default_rng((subject.seed, d))) for d in range(subject.draws)]
+    return rows, f"a stratified {PART:.0%} of the training set"
+
+
+def of_draws(name, subject, rows, **how):
+    """What `finetune` makes of one encoder on each of the draws, bool [draws, N]; how: as it has them. Weights are kept
+    of the first alone."""
+    train = subject.splits["train"]
+    shared = {"classes": subject.classes, "pretrained": name == "trained", "workers": subject.workers}
+    shared["flip"] = subject.config["augment"].get("flip") or 0.0
+    results = []
     for draw, chosen in enumerate(rows):
-        found = finetune(
-            subject.encoders[name],
-            train.take(np.flatnonzero(chosen)),
-            test,
-            classes=subject.classes,
-            settings=settings,
-            pretrained=name == "trained",
-            flip=flip,
-            seed=subject.seed + draw,
-            workers=subject.workers,
-        )
-        predictions.append(found["predictions"])
-    fields = {"classifier": RULES, **found["settings"], "seed": subject.seed}
-    by = by_class(predictions[0], subject.labels["test"], train.label_names)
-    return _entry(task, name, np.stack(predictions), subject, said, fields, classes=by)
+        part, test = train.take(np.flatnonzero(chosen)), subject.splits["test"]
+        found = finetune(subject.encoders[name], part, test, seed=subject.seed + draw, **shared, **how)
+        results.append(found if draw == 0 else {**found, "trained": None})
+    return results
+
+
+def score(task, name, subject, said, found, fields):
+    """One score of what `of_draws` found. said: of the draws, in words; fields: of the settings."""
+    predictions = np.stack([one["predictions"] for one in found])
+    fields = {**found[0]["settings"], **fields, "seed": subject.seed}
+    by = by_class(predictions[0], subject.labels["test"], subject.splits["train"].label_names)
+    return _entry(task, name, predictions, subject, said, fields, classes=by)
+
+
+def _score(task, name, subject, rows, said):
+    found = of_draws(name, subject, rows, settings=subject.settings("finetune", Settings()))
+    return score(task, name, subject, said, found, {"classifier": RULES})
 
 
 def _entry(task, name, predictions, subject, said, settings, **more):
