@@ -10,8 +10,9 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from jssl.evals import frozen, linear, scores
 from jssl.evals.fewshot import fewshot
-from jssl.evals.knn import knn, neighbours
+from jssl.evals.knn import knn
 from jssl.evals.labels import by_class, per_class, share
+from jssl.evals.neighbours import neighbours
 from tests.oracles import load
 
 CLASSES = 3

@@ -9,24 +9,33 @@ import numpy as np
 def check(features, labels, split, unknown=False):
     """-> features float32 [N, D] (jax), labels int32 [N] (numpy); `split` names them in errors.
 
-    Raises ValueError for missing or negative labels (-1 is one where some may be `unknown`), other shapes, no rows,
-    features that are not finite.
+    Raises ValueError for what `check_labels` does not take and features that are not finite.
+    """
+    labels = check_labels(labels, split, features, unknown)
+    features = jnp.asarray(features, jnp.float32)
+    if not jnp.isfinite(features).all():
+        raise ValueError(f"the {split} features hold NaN or infinity; expected finite numbers: did training diverge?")
+    return features, labels
+
+
+def check_labels(labels, split, features=None, unknown=False):
+    """-> labels int32 [N] (numpy), those of `features` [N, D], of which the shape is looked at where there is one.
+
+    Raises ValueError for missing or negative labels (-1 is one where some may be `unknown`), other shapes, no rows.
     """
     if labels is None:
         raise ValueError(f"the {split} set has no labels; this protocol needs one class per example")
     labels = np.asarray(labels)
-    if labels.ndim != 1 or np.ndim(features) != 2 or len(features) != len(labels) or not len(labels):
-        shapes = f"features {list(np.shape(features))} and labels {list(labels.shape)}"
+    shape = np.shape(features) if hasattr(features, "__len__") else (*labels.shape[:1], 1)
+    if labels.ndim != 1 or len(shape) != 2 or shape[0] != len(labels) or not len(labels):
+        shapes = f"features {list(shape)} and labels {list(labels.shape)}"
         raise ValueError(f"the {split} set has {shapes}; expected [N, D] and [N] with N >= 1")
     if labels.dtype.kind not in "iub":
         raise ValueError(f"the {split} labels are {labels.dtype}; expected class numbers from 0, as integers")
     if labels.min() < (-1 if unknown else 0):
         or_none = ", or -1 for none" if unknown else ""
         raise ValueError(f"the {split} labels go down to {labels.min()}; expected class numbers from 0{or_none}")
-    features = jnp.asarray(features, jnp.float32)
-    if not jnp.isfinite(features).all():
-        raise ValueError(f"the {split} features hold NaN or infinity; expected finite numbers: did training diverge?")
-    return features, labels.astype(np.int32)
+    return labels.astype(np.int32)
 
 
 def check_classes(train, test, classes):
