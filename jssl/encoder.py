@@ -10,6 +10,7 @@ import numpy as np
 from jssl import config as configs
 from jssl import data
 from jssl.sharding import make_mesh, nested, path_of, put, replicated, rows_here
+from jssl.transforms import normalised
 
 FOLDER = "encoder"
 
@@ -55,6 +56,17 @@ class Encoder:
             source = data.sample(source, **sample)
         return embed(self.embedder, self.params, self.carry, source, self.preprocess, batch_size, workers)
 
+    def pools(self, source, last=4, batch_size=256, workers=0):
+        """What the last blocks make of every image: {'cls 1': float32 [N, D], 'mean 1', ..., 'mean 4'}, the class token,
+        where there is one, and the mean of the patch tokens after each, the last block being 1. Of an encoder without
+        blocks {'features': [N, D]}.
+
+        Tokens are normalised over their dimensions, as by a final layer norm without scale and offset.
+        """
+        self._check(source)
+        run = embedder(self.method, self.preprocess, self.embedder.mesh, lambda out: pools(out, last))
+        return embed(run, self.params, self.carry, source, self.preprocess, batch_size, workers)
+
     def patches(self, source):
         """What the encoder makes of the patches of a few images -> None where it has none, else {'image': uint8 [M, H,
         W, C], as it sees them, 'tokens': float32 [M, h, w, D], and of a class token 'attention', [M, heads, h, w]}."""
@@ -87,11 +99,11 @@ class Encoder:
             )
 
 
-def embedder(method, preprocess, mesh):
-    """A compiled (params, carry, batch) -> features [N, D] on every device."""
+def embedder(method, preprocess, mesh, read=lambda out: out["features"]):
+    """A compiled (params, carry, batch) -> features [N, D] on every device, or what else is to be read of `embed`."""
 
     def features(params, carry, batch):
-        return method.embed(params, carry, preprocess(batch))["features"]
+        return read(method.embed(params, carry, preprocess(batch)))
 
     compiled = jax.jit(features, out_shardings=replicated(mesh))
 
@@ -104,19 +116,33 @@ def embedder(method, preprocess, mesh):
 
 
 def embed(run, params, carry, source, preprocess, batch_size, workers=0):
-    """The features of every row of `source`, float32 [N, D], on every process. run: from `embedder`."""
+    """The features of every row of `source`, float32 [N, D], on every process. run: from `embedder`; of several things
+    read, a tree of them."""
     if source.modality == "graph":
         return _of_graphs(run, params, carry, source, batch_size, workers)
     devices = run.mesh.size
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
-    features = []
+    found = []
     here = rows_here(run.mesh, batch_size)
     batches = source.every(
         batch_size=batch_size, rows=here, size=preprocess.size, crop=preprocess.crop, workers=workers
     )
     for batch in batches:
-        features.append(np.asarray(run(params, carry, {"image": batch["image"]}, batch_size)))
-    return np.concatenate(features)[: len(source)]
+        found.append(jax.tree.map(np.asarray, run(params, carry, {"image": batch["image"]}, batch_size)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *found)
+
+
+def pools(out, last):
+    """What `Method.embed` returned, pooled, see `Encoder.pools`. Inside jit."""
+    if "layers" not in out or "tokens" not in out:
+        return {"features": out["features"].astype(jnp.float32)}
+    patches, found = out["tokens"].shape[1], {}
+    for i, layer in enumerate(reversed(out["layers"][-last:]), start=1):
+        layer = normalised(layer.reshape(len(layer), -1, layer.shape[-1]))  # [N, T, D], of a class token first
+        if "cls" in out:
+            found[f"cls {i}"] = layer[:, 0]
+        found[f"mean {i}"] = layer[:, -patches:].mean(1)
+    return found
 
 
 def _of_graphs(run, params, carry, graphs, batch_size, workers):

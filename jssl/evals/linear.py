@@ -53,24 +53,24 @@ def probe(
     penalties = sorted((float(p) for p in penalties), reverse=True)
     if not penalties or penalties[-1] <= 0:
         raise ValueError(f"penalties are {penalties}; expected one or more positive numbers")
-    given, held = held is not None, _validation(y, rows, validation, seed) if held is None else held
+    given, held = held is not None, validation_rows(y, rows, validation, seed) if held is None else held
     found = [
         _pick(x, y, rows[some], held[some], classes, np.asarray(penalties), tol, max_steps, refit=not given)
         for some in _chunks(len(rows), len(x) * classes)
     ]
     models, picked, scores = zip(*found, strict=True)
-    predictions = np.concatenate([_predict(model, test) for model in models])
+    predictions = np.concatenate([predict(model, test) for model in models])
     settings = {
         "classifier": "logistic regression, L-BFGS, mean cross-entropy + penalty / 2 * |W|^2, intercept free",
         "penalties": penalties,
         "penalty": np.concatenate(picked).tolist(),
         "validation_accuracy": np.concatenate(scores).tolist(),
-        **_settings(validation, seed, standardise, rows),
+        **described(validation, seed, standardise, rows),
         **({"picked_by": "accuracy on the given validation rows", "validation": "given"} if given else {}),
         "tol": tol,
         "max_steps": max_steps,
     }
-    return _result(predictions, test_labels, settings)
+    return result(predictions, test_labels, settings)
 
 
 def _pick(x, labels, rows, held, classes, penalties, tol, max_steps, refit=True):
@@ -89,7 +89,7 @@ def _pick(x, labels, rows, held, classes, penalties, tol, max_steps, refit=True)
     for penalty in penalties:
         model = fit(rows & ~held, np.full(len(rows), penalty), model, 10 * tol)
         path.append(model)
-        scores.append(_accuracy(_predict(model, x), labels, held))  # [draws]
+        scores.append(accuracy(predict(model, x), labels, held))  # [draws]
     best = np.argmax(scores, 0)  # the first of equal ones: the strongest penalty
     last = fit(rows if refit else rows & ~held, penalties[best], jnp.stack(path)[best, draws], tol)
     return last, penalties[best], np.max(scores, 0)
@@ -120,15 +120,15 @@ def sgd(
     rates = sorted(float(r) for r in rates)
     if not rates or rates[0] <= 0:
         raise ValueError(f"learning rates are {rates}; expected one or more positive numbers")
-    held = _validation(y, rows, validation, seed)
+    held = validation_rows(y, rows, validation, seed)
     fit = functools.partial(_sgd, epochs=epochs, batch_size=batch_size, classes=classes)
     predictions, chosen = [], []
     for draw, (every, valid) in enumerate(zip(rows, held, strict=True)):
         key = jax.random.fold_in(jax.random.key(seed), draw)
         models = fit(x, y, np.flatnonzero(every & ~valid), key, jnp.asarray(rates))
-        best = int(np.argmax(_accuracy(_predict(models, x), y, np.broadcast_to(valid, (len(rates), len(valid))))))
+        best = int(np.argmax(accuracy(predict(models, x), y, np.broadcast_to(valid, (len(rates), len(valid))))))
         model = fit(x, y, np.flatnonzero(every), key, jnp.asarray(rates[best : best + 1]))
-        predictions.append(_predict(model, test))
+        predictions.append(predict(model, test))
         chosen.append(rates[best])
     settings = {
         "classifier": "linear layer, SGD, momentum 0.9, cosine decay, no weight decay",
@@ -136,9 +136,9 @@ def sgd(
         "rate_per_256": chosen,
         "epochs": epochs,
         "batch_size": min(batch_size, int((rows & ~held).sum(1).min())),
-        **_settings(validation, seed, standardise, rows),
+        **described(validation, seed, standardise, rows),
     }
-    return _result(np.concatenate(predictions), test_labels, settings)
+    return result(np.concatenate(predictions), test_labels, settings)
 
 
 def logistic(x, labels, *, classes, penalty, tol=1e-6, max_steps=1000):
@@ -207,12 +207,21 @@ def _sgd(x, labels, rows, rng, rates, epochs, batch_size, classes):
 
 
 def _train(x, labels, rows, rng, rate, *, epochs, batch_size, classes):
+    def loss(model, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(logits(model, x[batch]), labels[batch]).mean()
+
+    model = jnp.zeros((x.shape[1] + 1, classes))
+    return descend(loss, model, rows, rng, rate, epochs=epochs, batch_size=batch_size)
+
+
+def descend(loss, model, rows, rng, rate, *, epochs, batch_size):
+    """The model, a tree, after SGD on `loss`, (model, rows of a batch) -> [], by the papers' linear protocol. In jit.
+
+    rows: int [n], those to train on; rate: per 256 examples.
+    """
     size = min(batch_size, len(rows))
     per_epoch = len(rows) // size
     tx = optax.sgd(optax.cosine_decay_schedule(rate * size / 256, epochs * per_epoch), momentum=0.9)
-
-    def loss(model, batch):
-        return optax.softmax_cross_entropy_with_integer_labels(logits(model, x[batch]), labels[batch]).mean()
 
     def step(carry, batch):
         model, opt = carry
@@ -223,7 +232,6 @@ def _train(x, labels, rows, rng, rate, *, epochs, batch_size, classes):
         batches = jax.random.permutation(rng, rows)[: per_epoch * size].reshape(per_epoch, size)
         return lax.scan(step, carry, batches)[0], None
 
-    model = jnp.zeros((x.shape[1] + 1, classes))
     return lax.scan(epoch, (model, tx.init(model)), jax.random.split(rng, epochs))[0][0]
 
 
@@ -237,12 +245,12 @@ def _argmax(models, x):
     return lax.map(lambda model: jnp.argmax(logits(model, x), -1).astype(jnp.int32), models)
 
 
-def _predict(models, x):
+def predict(models, x):
     """The class by each of the models [draws, D + 1, classes] -> int32 [draws, N]."""
     return np.asarray(_argmax(models, x))
 
 
-def _accuracy(predictions, labels, mask):
+def accuracy(predictions, labels, mask):
     return ((predictions == labels) & mask).sum(-1) / mask.sum(-1)
 
 
@@ -261,7 +269,7 @@ def _prepare(train, train_labels, test, test_labels, classes, standardise, rows)
     return move(train), train_labels, move(test), test_labels, rows
 
 
-def _validation(labels, rows, part, seed):
+def validation_rows(labels, rows, part, seed):
     """The rows of each draw that are held out to pick the penalty: bool [draws, N], stratified, seeded."""
     held = np.zeros_like(rows)
     for draw, every in enumerate(rows):
@@ -274,7 +282,7 @@ def _validation(labels, rows, part, seed):
     return held
 
 
-def _settings(validation, seed, standardise, rows):
+def described(validation, seed, standardise, rows):
     return {
         "picked_by": "accuracy on a stratified validation split of the training rows, then fitted on all of them",
         "validation": validation,
@@ -284,7 +292,7 @@ def _settings(validation, seed, standardise, rows):
     }
 
 
-def _result(predictions, labels, settings):
+def result(predictions, labels, settings):
     accuracies = np.mean(predictions == labels, 1)
     return {
         "accuracy": float(accuracies.mean()),

@@ -1,5 +1,5 @@
-"""The rows of a bank that are nearest by cosine: exact, in blocks, so that neither the bank nor all similarities ever are
-on the devices at once."""
+"""The rows of a bank that are nearest by cosine: exact, in blocks, so that the devices never hold the bank, nor all
+similarities, at once."""
 
 import functools
 
