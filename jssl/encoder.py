@@ -57,9 +57,9 @@ class Encoder:
         return embed(self.embedder, self.params, self.carry, source, self.preprocess, batch_size, workers)
 
     def pools(self, source, last=4, batch_size=256, workers=0):
-        """What the last blocks make of every image: {'cls 1': float32 [N, D], 'mean 1', ..., 'mean 4'}, the class token,
-        where there is one, and the mean of the patch tokens after each, the last block being 1. Of an encoder without
-        blocks {'features': [N, D]}.
+        """What the last blocks make of every image: {'cls 1': float32 [N, D], 'mean 1', ..., 'mean 4'}, the class
+        token, where there is one, and the mean of the patch tokens after each, the last block being 1. Of an encoder
+        without blocks {'features': [N, D]}.
 
         Tokens are normalised over their dimensions, as by a final layer norm without scale and offset.
         """

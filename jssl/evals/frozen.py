@@ -58,18 +58,16 @@ def evaluate(
     classes = int(max(y.max(), test_y.max())) + 1
     check_classes(y, test_y, classes)
     data = (x, y, test, test_y)
-    # The same rows for every encoder and protocol, so that scores can be compared draw by draw.
-    rows = np.stack([share(y, PART if draws > 1 else 1, np.random.default_rng((seed, d))) for d in range(draws)])
+    rows, drawn = drawn_rows(y, draws, seed)
 
     scores = []
-    drawn = {"draw": f"a stratified {PART:.0%} of the training set" if draws > 1 else "the whole training set"}
     for name in protocols:
         if name == "fewshot":
             few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, seed=seed)
             for n in shots:
                 task = f"fewshot-{n}"
                 for found in attempt(task, lambda few=few, n=n: [few(shots=n)], missing):
-                    scores.append(_entry(task, encoder, found, test_y, found["settings"]))
+                    scores.append(score(task, encoder, found, test_y, found["settings"]))
             continue
         if name == "knn":
             found = _knn(data, rows, classes, k, temperature)
@@ -79,7 +77,7 @@ def evaluate(
             found = linear.sgd(*data, classes=classes, rows=rows, seed=seed, rates=rates, epochs=epochs)
         settings = {**drawn, "seed": seed, **found["settings"]}
         by = by_class(found["predictions"][0], test_y, label_names)
-        scores.append(_entry(name, encoder, found, test_y, settings, classes=by))
+        scores.append(score(name, encoder, found, test_y, settings, by))
     return scores
 
 
@@ -102,24 +100,66 @@ def of(subject, name):
     return scores
 
 
-knn_of, linear_of, sgd_of, fewshot_of = (functools.partial(of, name=name) for name in PROTOCOLS)
+linear_of, sgd_of, fewshot_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd", "fewshot"))
 
 
-def _entry(task, encoder, found, labels, settings, **more):
+def knn_of(subject):
+    """k-NN; where the test images were held out of the only source there is, also each of all by all others."""
+    scores = of(subject, "knn")
+    if subject.splits["train"].spec != subject.splits["test"].spec:
+        return scores
+    how = {name: subject.config["eval"][name] for name in ("k", "temperature")}
+    labels = np.concatenate([subject.labels["train"], subject.labels["test"]])
+    for encoder, found in subject.features.items():
+        every = np.concatenate([found["train"], found["test"]])
+        found = _votes(every, labels, classes=subject.classes, **how)
+        settings = {"draw": "each image by all others", **_knn_settings([found], len(every) - 1, how["temperature"])}
+        right = found["predictions"] == labels
+        scores.append(
+            entry("knn-loo", encoder, [found["accuracy"]], {**settings, "test_rows": len(every)}, right=right)
+        )
+    return scores
+
+
+def drawn_rows(labels, draws, seed):
+    """-> bool [draws, N], the training rows of each draw; {"draw": what that is, in words}.
+
+    They are the same for every encoder and protocol, so that scores can be compared draw by draw.
+    """
+    part = PART if draws > 1 else 1
+    rows = np.stack([share(labels, part, np.random.default_rng((seed, d))) for d in range(draws)])
+    return rows, {"draw": f"a stratified {PART:.0%} of the training set" if draws > 1 else "the whole training set"}
+
+
+def score(task, encoder, found, labels, settings, classes=None):
     """The score of what a protocol found, {"accuracies": [draws], "predictions": int [draws, M]}."""
-    right = np.mean(found["predictions"] == labels, 0)
+    predictions = found["predictions"]
+    more = {} if classes is None else {"classes": classes}
     settings = {**settings, "test_rows": len(labels)}
-    return entry(task, encoder, found["accuracies"], settings, right=right, predictions=found["predictions"][0], **more)
+    right = np.mean(predictions == labels, 0)
+    return entry(task, encoder, found["accuracies"], settings, right=right, predictions=predictions[0], **more)
 
 
 def _knn(data, rows, classes, k, temperature):
     x, y, test, test_y = data
-    found = [knn.knn(x[d], y[d], test, test_y, classes=classes, k=k, temperature=temperature) for d in rows]
-    settings = {
+    found = [_votes(x[d], y[d], test, test_y, classes=classes, k=k, temperature=temperature) for d in rows]
+    accuracies, predictions = (np.array([one[key] for one in found]) for key in ("accuracy", "predictions"))
+    settings = _knn_settings(found, int(rows[0].sum()), temperature)
+    return {"accuracies": accuracies, "predictions": predictions, "settings": settings}
+
+
+def _votes(*data, **how):
+    return knn.knn(*data, **how, ks=knn.KS, temperatures=knn.TEMPERATURES)
+
+
+def _knn_settings(found, train_rows, temperature):
+    """found: what `knn` gave, of each draw"""
+    cells = zip(*(one["grid"] for one in found), strict=True)
+    return {
         "classifier": "k-NN, cosine, weights exp(cos / T)" if temperature else "k-NN, cosine, equal weights",
         "k": found[0]["k"],
         "temperature": temperature,
-        "train_rows": int(rows[0].sum()),
+        "train_rows": train_rows,
+        "picked_by": "k and T are the config's; the grid is of test images: its best is no accuracy of the encoder",
+        "grid": [{**draws[0], "accuracy": float(np.mean([one["accuracy"] for one in draws]))} for draws in cells],
     }
-    accuracies, predictions = (np.array([one[key] for one in found]) for key in ("accuracy", "predictions"))
-    return {"accuracies": accuracies, "predictions": predictions, "settings": settings}

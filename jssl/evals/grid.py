@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jssl.evals import linear
-from jssl.evals.labels import check, check_classes
+from jssl.evals import frozen, linear
+from jssl.evals.labels import by_class, check, check_classes
 from jssl.evals.linear import RATES
 
 LAYERS = (1, 4)  # how many of the last blocks a head reads
@@ -92,6 +92,20 @@ def grid(
         ],
     }
     return linear.result(np.stack(predictions), test_y, settings)
+
+
+def protocol(subject):
+    """The scores of a subject's encoders; raw pixels have neither blocks nor pooling."""
+    labels = subject.labels
+    rows, drawn = frozen.drawn_rows(labels["train"], subject.draws or 1, subject.seed)
+    scores = []
+    for name, encoder in subject.encoders.items():
+        pools = {part: encoder.pools(source, workers=subject.workers) for part, source in subject.splits.items()}
+        data = (pools["train"], labels["train"], pools["test"], labels["test"])
+        found = grid(*data, classes=subject.classes, rows=rows, seed=subject.seed)
+        by = by_class(found["predictions"][0], labels["test"], subject.splits["train"].label_names)
+        scores.append(frozen.score("linear-grid", name, found, labels["test"], {**drawn, **found["settings"]}, by))
+    return scores
 
 
 def sets(pools):

@@ -12,8 +12,10 @@ LEVEL = 0.05  # below it two encoders are called different
 PREDICTIONS = "predictions.npz"
 TITLES = {
     "knn": "k-NN",
+    "knn-loo": "k-NN, leave one out",
     "linear": "linear probe",
     "linear-sgd": "linear probe, SGD",
+    "linear-grid": "linear probe, best of a grid",
     "finetune": "fine-tuned",
     "peft-lora": "LoRA",
     "peft-adapter": "adapters",

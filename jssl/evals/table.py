@@ -9,6 +9,7 @@ PROTOCOLS = {
     "knn": "jssl.evals.frozen:knn_of",
     "linear": "jssl.evals.frozen:linear_of",
     "linear-sgd": "jssl.evals.frozen:sgd_of",
+    "linear-grid": "jssl.evals.grid:protocol",
     "fewshot": "jssl.evals.frozen:fewshot_of",
     "semi": "jssl.evals.tuned:few",
     "finetune": "jssl.evals.tuned:of_all",
