@@ -48,7 +48,8 @@ def neighbours(bank, queries, k, *, block=BLOCK, mesh=None):
     for i in range(0, len(queries), waiting):
         some = queries[i : i + waiting]
         own = np.arange(i, i + len(some), dtype=np.int32) if alone else np.full(len(some), -1, np.int32)
-        found.append(_search(_blocks(bank, block), some, own, k, block, mesh))
+        with jax.set_mesh(mesh):  # training, which also asks, has one of its own
+            found.append(_search(_blocks(bank, block), some, own, k, block, mesh))
     similarity, index, seen = (list(part) for part in zip(*found, strict=True))
     k = min(k, _enough(seen[0], alone))
     return np.concatenate(similarity)[:, :k], np.concatenate(index)[:, :k]
