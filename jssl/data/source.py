@@ -13,6 +13,7 @@ from PIL import Image
 from jssl.data.decode import decode
 
 KINDS = ("digits", "npz", "folder", "tfds")
+DENSE = ("masks", "mvtec")  # opened by `jssl.data.masks`
 GRAPHS = ("knn", "pixels", "planetoid", "tu", "edges")  # opened by `jssl.data.graph`, and so is an npz that holds edges
 
 
@@ -95,7 +96,7 @@ class Source:
             self,
             names=[self.names[row] for row in rows],
             images=None if self.images is None else self.images[rows],
-            open=None if self.open is None else _Taken(self.open, rows),
+            open=None if self.open is None else Taken(self.open, rows),
             labels=None if self.labels is None else self.labels[rows],
             bad=(),
         )
@@ -109,10 +110,10 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Taken:
-    """`open` of some rows; a class, since worker processes are sent it."""
+class Taken:
+    """`open` of some rows, or what else there is to each row; a class, since worker processes are sent it."""
 
-    open: Callable[[int], Image.Image]
+    open: Callable
     rows: Sequence[int]
 
     def __call__(self, row):
@@ -120,7 +121,8 @@ class _Taken:
 
 
 def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
-    """Opens "digits@test", "npz:PATH@[:10000]", "folder:PATH" (or MANIFEST.csv), "tfds:NAME@train[:90%]" -> Source.
+    """Opens "digits@test", "npz:PATH@[:10000]", "folder:PATH" (or MANIFEST.csv), "masks:PATH", "mvtec:PATH@test",
+    "tfds:NAME@train[:90%]" -> Source.
 
     channels: 1 (grey) or 3 (RGB); None keeps what arrays have and makes files RGB. max_bad: the share of files that may
     be undecodable. fits: bytes up to which decoded files of one size are kept in memory. Raises ValueError or
@@ -136,11 +138,15 @@ def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
     if kind == "digits" and not colon:
         return _digits(spec, rest, channels)
     if kind == "npz" and rest:
-        return _npz(spec, rest, channels)
+        return open_npz(spec, rest, channels)
     if kind == "folder" and rest:
         from jssl.data.folder import open_folder
 
         return open_folder(spec, *path_and_slice(spec, rest), channels or 3, max_bad, fits)
+    if kind in DENSE and rest:
+        from jssl.data.masks import open_dense
+
+        return open_dense(spec, kind, rest, channels, max_bad, fits)
     if kind == "tfds" and rest:
         from jssl.data.prepared import open_prepared
 
@@ -148,6 +154,7 @@ def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
     from jssl.data.graph import FORMS
 
     forms = {"digits": "digits[@SPLIT]", "npz": "npz:PATH", "folder": "folder:PATH", "tfds": "tfds:NAME[@SPLIT]"}
+    forms |= {"masks": "masks:PATH", "mvtec": "mvtec:PATH@SPLIT"}
     forms = {**FORMS, **forms}
     near = difflib.get_close_matches(kind, forms, 1) or KINDS
     raise ValueError(f"unknown data source {spec!r}: expected {' or '.join(forms[kind] for kind in near)}")
@@ -167,7 +174,7 @@ def path_and_slice(spec, rest):
     path, at, tail = rest.rpartition("@")
     if not at or os.path.exists(rest):
         return os.path.expanduser(rest), slice(None)
-    return os.path.expanduser(path), _split(spec, tail, ())[1]
+    return os.path.expanduser(path), split_and_slice(spec, tail, ())[1]
 
 
 def with_channels(spec, images, channels):
@@ -186,7 +193,7 @@ def _digits(spec, rest, channels):
     """scikit-learn's handwritten digits: 50 of each class for testing, the other 1,297 for training."""
     from sklearn.datasets import load_digits
 
-    split, rows = _split(spec, rest.removeprefix("@"), ("train", "test", "all"))
+    split, rows = split_and_slice(spec, rest.removeprefix("@"), ("train", "test", "all"))
     digits = load_digits()
     test = np.zeros(len(digits.target), bool)
     shuffled = np.random.RandomState(0).permutation(len(test))  # a stream that numpy has promised never to change
@@ -198,7 +205,7 @@ def _digits(spec, rest, channels):
     return _held(spec, names, with_channels(spec, images, channels), digits.target[keep], label_names)
 
 
-def _npz(spec, rest, channels):
+def open_npz(spec, rest, channels):
     path, rows = path_and_slice(spec, rest)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{spec}: there is no file {path}")
@@ -234,7 +241,7 @@ def _held(spec, names, images, labels, label_names):
     return Source(spec=spec, names=names, channels=channels, images=images, labels=labels, label_names=label_names)
 
 
-def _split(spec, tail, splits):
+def split_and_slice(spec, tail, splits):
     """Reads `[SPLIT][a:b]` -> split (the first of them by default), slice"""
     match = re.fullmatch(r"(\w*)(?:\[(-?\d+)?:(-?\d+)?\])?", tail)
     if not match or (match[1] and match[1] not in splits):

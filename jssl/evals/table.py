@@ -14,6 +14,9 @@ PROTOCOLS = {
     "semi": "jssl.evals.tuned:few",
     "finetune": "jssl.evals.tuned:of_all",
     "peft": "jssl.evals.peft:peft",
+    "dense": "jssl.evals.dense:protocol",
+    "depth": "jssl.evals.depth:protocol",
+    "corloc": "jssl.evals.boxes:protocol",
 }
 
 

@@ -39,7 +39,7 @@ class ViT(nn.Module):
 
     out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
     norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, prompts, patches in
-    this order; 'attention' [N, heads, T, T] of the last block.
+    this order; 'attention' [N, heads, T, T] and 'keys' [N, T, heads, dim / heads] of the last block.
     """
 
     dim: int
@@ -343,7 +343,8 @@ def _blocks(x, biases, remat, drop_path, block, uniform=False, ffn="mlp", prompt
         x, (q, k) = make(*block, drop=drop, ffn=ffn, name=f"block{i}")(x, bias, None, adapter)
         layers.append(x)
     logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-    return x, {"layers": tuple(layers), "attention": jax.nn.softmax(logits if bias is None else logits + bias)}
+    shares = jax.nn.softmax(logits if bias is None else logits + bias)
+    return x, {"layers": tuple(layers), "attention": shares, "keys": k}
 
 
 def dense(width, dtype, name):
