@@ -27,6 +27,8 @@ TITLES = {
     "depth-rmse": "depth, RMSE",
     "corloc": "CorLoc, LOST",
     "corloc-attention": "CorLoc, attention",
+    "anomaly-image": "anomaly, AUROC of images",
+    "anomaly-pixel": "anomaly, AUROC of pixels",
     "svm": "SVM, 10 folds",
     "nmi": "clusters, NMI",
     "ari": "clusters, ARI",

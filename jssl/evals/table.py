@@ -17,6 +17,7 @@ PROTOCOLS = {
     "dense": "jssl.evals.dense:protocol",
     "depth": "jssl.evals.depth:protocol",
     "corloc": "jssl.evals.boxes:protocol",
+    "anomaly": "jssl.evals.anomaly:protocol",
 }
 
 
