@@ -61,8 +61,16 @@ def _parser():
     merge.add_argument("--peft", required=True, help="e.g. RUN/peft/lora.npz")
     merge.add_argument("--out", required=True, help="new folder: an encoder, with its classifier in head.npz")
 
-    report = verb("report", "Write report.html, one file that opens from disk.")
-    report.add_argument("--workdir", required=True, help="a run directory")
+    report = verb("report", "Write report.html, one file that opens from disk; of several runs comparison.html.")
+    report.add_argument("run", nargs="*", help="run directories")
+    report.add_argument("--workdir", nargs="+", default=[], help="the same")
+    report.add_argument("--map", default="pca", choices=("pca", "tsne"), help="of the embeddings (default: pca)")
+    report.add_argument("--out", help="the page (default: report.html or comparison.html in the first run)")
+    report.epilog = (
+        "Of one run: scores with intervals, classes, confusions, surest mistakes, neighbours, a map, curves, and how "
+        "to make it again. Of several: scores side by side with paired tests, curves over each other, maps, costs, "
+        "what differs between the configs. What `jssl eval` has not measured is left out."
+    )
 
     doctor = verb("doctor", "Say what is wrong with a run, the most likely cause first, and what to do about it.")
     doctor.add_argument("run", help="a run directory")
@@ -136,7 +144,9 @@ def _run(arguments, overrides):
     elif arguments.verb == "report":
         from jssl.report import report
 
-        print(report(arguments.workdir))
+        if not (runs := [*arguments.run, *arguments.workdir]):
+            raise ValueError("expected one or more run directories: jssl report RUN [RUN ...]")
+        print(report(*runs, how=arguments.map, out=arguments.out))
     elif arguments.verb in ("doctor", "compare"):
         _judge(arguments)
     else:

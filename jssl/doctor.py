@@ -190,6 +190,8 @@ def off_reference(record):
         name, band = compare.find(None, record.config)
     except FileNotFoundError:
         return None
+    if not compare.same_length(record.config, band):
+        return None
     found = compare.against(record.rows, record.config, band)
     left = [row for row in found if row["left"]]
     if not left:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 PALETTE = ["#3b76b8", "#d9782d", "#4a9a5b", "#c4473f", "#8366ad", "#8c6a52", "#d173a8", "#7f8a91", "#a8a132", "#2fa5b5"]
+DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2")  # of curves over each other, for eyes that see no colours
 POINTS = 400  # of a curve: more cannot be told apart at this size
 
 
@@ -19,46 +20,75 @@ def colour(index, count):
     return f"hsl({index * 137.508 % 360:.0f}, 55%, {(46, 58, 66)[index % 3]}%)"
 
 
-def chart(steps, values, percent=False, zero=False):
-    """A curve over steps; logarithmic where it spans more than a factor of 50. -> SVG text.
+def chart(lines, percent=False, zero=False):
+    """Curves over steps; logarithmic where they span more than a factor of 50. -> SVG text.
 
-    steps, values: [T]; a value that is not finite breaks the line. percent: they are shares; zero: the axis has a 0.
+    lines: [(name, steps [T], values [T]) or None]; a value that is not finite breaks a line. The only one has the
+    page's own colour, several have those of `colour` and dashes of their own, and their last values below the chart.
+    percent: they are shares; zero: the axis has a 0.
     """
-    steps, values = np.asarray(steps, float), np.asarray(values, float)
-    finite = values[np.isfinite(values)]
+    known = [(i, name, np.asarray(s, float), np.asarray(v, float)) for i, (name, s, v) in _known(lines)]
+    finite = np.concatenate([values[np.isfinite(values)] for _, _, _, values in known])
     log = len(finite) > 0 and finite.min() > 0 and finite.max() > 50 * finite.min() and not (percent or zero)
     ticks, label = _axis(np.append(finite, 0) if zero else finite, log, percent)
     scale = np.log10 if log else lambda y: y
-    left, right, top, bottom, width, height = 46, 306, 10, 150, 360, 176
+    left, right, top, bottom, width, height = 46, 306 if len(lines) == 1 else 352, 10, 150, 360, 176
     low, high = scale(min(ticks[0], finite.min(initial=math.inf))), scale(max(ticks[-1], finite.max(initial=-math.inf)))
-    x = lambda s: left + (right - left) * (s - steps[0]) / max(steps[-1] - steps[0], 1)
+    first, last = min(steps[0] for _, _, steps, _ in known), max(steps[-1] for _, _, steps, _ in known)
+    x = lambda s: left + (right - left) * (s - first) / max(last - first, 1)
     y = lambda v: bottom - (bottom - top) * (scale(v) - low) / ((high - low) or 1)
 
     parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img">']
     for tick in ticks:
         parts.append(f'<path class="grid" d="M{left} {y(tick):.1f}H{right}"/>')
         parts.append(f'<text x="{left - 7}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{label(tick)}</text>')
-    parts.append(f'<text x="{left}" y="{bottom + 18}">step {steps[0]:,.0f}</text>')
-    parts.append(f'<text x="{right}" y="{bottom + 18}" text-anchor="end">{steps[-1]:,.0f}</text>')
-    keep = _thin(values)
+    parts.append(f'<text x="{left}" y="{bottom + 18}">step {first:,.0f}</text>')
+    parts.append(f'<text x="{right}" y="{bottom + 18}" text-anchor="end">{last:,.0f}</text>')
+    ends = []
+    for i, name, steps, values in known:
+        tint = colour(i, len(lines)) if len(lines) > 1 else None
+        parts += _line(name, x(steps), y, steps, values, label, tint, DASHES[i % len(DASHES)])
+        if tint and np.isfinite(values).any():
+            shown = label(values[np.isfinite(values)][-1], True)
+            ends.append(f"<span>{swatch(tint)}{html.escape(name)} <b>{shown}</b></span>")
+    below = f'<div class="legend ends">{"".join(ends)}</div>' if ends else ""
+    return "".join(parts) + f"</svg>{below}"
+
+
+def _known(lines):
+    """(place, line) of those that are there: a run that lacks a curve keeps its colour elsewhere."""
+    return [(i, line) for i, line in enumerate(lines) if line is not None]
+
+
+def swatch(tint):
+    return f'<i style="background: {tint}"></i>'
+
+
+def _line(name, places, y, steps, values, label, tint, dash):
+    """The pieces of one curve: its line, its last value, and readings under the pointer. places: x of each value"""
+    keep, parts = _thin(values), []
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    pen = f' style="stroke: {tint}"{dashes}' if tint else ""
+    dot = f' style="fill: {tint}"' if tint else ""
+    said = f"{html.escape(name)}, " if tint else ""
     segments = np.split(keep, np.flatnonzero(~np.isfinite(values[keep])))
-    segments = [[i for i in part if np.isfinite(values[i])] for part in segments]
-    for part in filter(None, segments):
-        points = " ".join(f"{x(steps[i]):.1f},{y(values[i]):.1f}" for i in part)
-        parts.append(f'<polyline points="{points}"/>')
-    if len(finite):
-        last = np.flatnonzero(np.isfinite(values))[-1]
-        shown = label(values[last], True)
-        parts.append(f'<circle class="last" cx="{x(steps[last]):.1f}" cy="{y(values[last]):.1f}" r="3"/>')
-        parts.append(f'<text class="value" x="{x(steps[last]) + 7:.1f}" y="{y(values[last]) + 4:.1f}">{shown}</text>')
-    if len(keep) <= 120:  # readings under the pointer
+    for part in filter(None, [[i for i in part if np.isfinite(values[i])] for part in segments]):
+        points = " ".join(f"{places[i]:.1f},{y(values[i]):.1f}" for i in part)
+        parts.append(f'<polyline points="{points}"{pen}/>')
+    if np.isfinite(values).any():
+        end = np.flatnonzero(np.isfinite(values))[-1]
+        at, height = places[end], y(values[end])
+        parts.append(f'<circle class="last" cx="{at:.1f}" cy="{height:.1f}" r="3"{dot}/>')
+        if not tint:
+            parts.append(f'<text class="value" x="{at + 7:.1f}" y="{height + 4:.1f}">{label(values[end], True)}</text>')
+    if len(keep) <= 120:
         parts += [
-            f'<circle class="hit" cx="{x(steps[i]):.1f}" cy="{y(values[i]):.1f}" r="6">'
-            f"<title>step {steps[i]:,.0f}: {label(values[i], True)}</title></circle>"
+            f'<circle class="hit" cx="{places[i]:.1f}" cy="{y(values[i]):.1f}" r="6"{dot}>'
+            f"<title>{said}step {steps[i]:,.0f}: {label(values[i], True)}</title></circle>"
             for i in keep
             if np.isfinite(values[i])
         ]
-    return "".join(parts) + "</svg>"
+    return parts
 
 
 def scatter(xy, labels=None, names=None):

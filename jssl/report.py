@@ -8,79 +8,88 @@ import zipfile
 
 import numpy as np
 from PIL import Image
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
 
-from jssl import by_class, figures, pictures, sections
+from jssl import by_class, figures, maps, mistakes, pictures, sections, several
+from jssl.curves import curves
+from jssl.evals.scores import read as read_predictions
+from jssl.maps import unit
 from jssl.writers import read_metrics
 
+ARRAYS = ("graph", "neighbours", "map", "mistakes", "patches")
+PICTURES = ("reconstructions.png", "views.png")
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.tmpl")
 
 
-def report(workdir):
-    """Writes WORKDIR/report.html from what is in the run directory and returns its path.
+def report(*workdirs, how="pca", out=None):
+    """Writes one page on a run, WORKDIR/report.html, or on several, FIRST/comparison.html, or into `out` -> its path.
 
-    Read where they exist: config.json, metrics.jsonl, scores.json, graph.npz, neighbours.npz (see `panel`), map.npz,
-    patches.npz, reconstructions.png, views.png. What has no data is left out, with the command that makes it. Raises
-    FileNotFoundError if there is none of them, ValueError if one cannot be read.
+    how: the map of the embeddings, of `maps.KINDS`. Read where they exist: config.json, metrics.jsonl, scores.json,
+    predictions.npz, graph.npz, neighbours.npz (see `panel`), map.npz, mistakes.npz, patches.npz, reconstructions.png,
+    views.png. What has no data is left out, with the command that makes it. Raises FileNotFoundError if there is none
+    of them, ValueError if one cannot be read.
     """
-    workdir = pathlib.Path(workdir)
+    workdirs = [pathlib.Path(workdir) for workdir in workdirs]
+    found = [read(workdir) for workdir in workdirs]
+    if len(found) > 1:
+        title = " and ".join(run["name"] for run in found)
+        return page(pathlib.Path(out or workdirs[0] / "comparison.html"), title, several.sections(found, how))
+    (run,) = found
+    return page(pathlib.Path(out or workdirs[0] / "report.html"), run["name"], of_one(run, how))
+
+
+def read(workdir):
+    """All that a page is made of: {"workdir", "name", "config", "rows", "scores", "predictions", NAME: arrays}."""
     config, scores, rows = (
         _read_json(workdir / "config.json"),
         _read_json(workdir / "scores.json"),
         read_metrics(workdir),
     )
+    arrays = {name: _read_arrays(workdir / f"{name}.npz") for name in ARRAYS}
+    there = config or rows or scores or any(arrays.values()) or any((workdir / name).exists() for name in PICTURES)
+    if not there:
+        raise FileNotFoundError(f"{workdir} is no run directory: it has no config.json, metrics.jsonl or scores.json")
+    run = {"workdir": workdir, "name": workdir.resolve().name, "config": config, "rows": rows, "scores": scores}
+    return {**run, "predictions": read_predictions(workdir), **arrays}
+
+
+def of_one(run, how):
+    """The parts of the page on one run."""
+    workdir, config, rows, scores = (run[name] for name in ("workdir", "config", "rows", "scores"))
+    names = run["mistakes"].get("label_names", run["map"].get("label_names"))
     content = {
         "Scores": sections.scores(scores),
         "Per class": by_class.scores(scores),
-        "The graph": by_class.graph(_read_arrays(workdir / "graph.npz")),
-        "Nearest neighbours": sections.neighbours(_read_arrays(workdir / "neighbours.npz")),
-        "Map of the embeddings": sections.embeddings(_read_arrays(workdir / "map.npz")),
-        "Training curves": sections.curves(rows),
-        "Patches": pictures.patches(_read_arrays(workdir / "patches.npz")),
+        "Confusions": mistakes.confusion(run["predictions"], names),
+        "Surest mistakes": mistakes.worst(run["mistakes"]),
+        "The graph": by_class.graph(run["graph"]),
+        "Nearest neighbours": sections.neighbours(run["neighbours"]),
+        "Map of the embeddings": maps.embeddings(run["map"], how),
+        "Training curves": curves({run["name"]: rows}),
+        "Patches": pictures.patches(run["patches"]),
         "Reconstructions": pictures.reconstructions(workdir / "reconstructions.png"),
         "Views": pictures.views(workdir / "views.png"),
     }
-    if not config and not any(content.values()):
-        raise FileNotFoundError(f"{workdir} is no run directory: it has no config.json, metrics.jsonl or scores.json")
     modality = config.get("config", {}).get("modality", "image")
-    body = [
+    return [
         sections.head(workdir, config, rows, scores),
         sections.warnings(rows),
         *(f"<section><h2>{title}</h2>{text}</section>" for title, text in content.items() if text),
         sections.run(config),
         sections.missing(workdir, [title for title, text in content.items() if not text], modality),
-        "<footer>Made by jssl from the files of the run directory; nothing is loaded from elsewhere.</footer>",
     ]
-    title = f"{workdir.resolve().name} · jssl"
-    return page(workdir / "report.html", title, body)
 
 
 def page(path, title, body):
     """Writes the parts of a page, HTML or empty, into the template of all reports -> path."""
+    body = [
+        *body,
+        "<footer>Made by jssl from the files of the run directory; nothing is loaded from elsewhere.</footer>",
+    ]
     template, part = string.Template(TEMPLATE.read_text(encoding="utf-8")), path.with_name(f"{path.name}.part")
-    text = template.substitute(title=sections.escape(title), body="\n".join(filter(None, body)))
+    text = template.substitute(title=sections.escape(f"{title} · jssl"), body="\n".join(filter(None, body)))
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
     return path
-
-
-def embedding_map(features):
-    """A 2-D map of features [M, D] -> float32 [M, 2]: t-SNE of unit features, PCA beyond 1,500 points; repeatable.
-
-    t-SNE: van der Maaten and Hinton, 2008. Raises ValueError if a feature is not finite.
-    """
-    features = _unit(features)
-    if len(features) < 2 or features.std(0).max() < 1e-6:  # one point, or all the same
-        return np.zeros((len(features), 2), np.float32)
-    xy = PCA(min(50, *features.shape), random_state=0).fit_transform(features)
-    xy = np.pad(xy, ((0, 0), (0, max(0, 2 - xy.shape[1]))))
-    if 5 <= len(xy) <= sections.TSNE_POINTS:
-        start = xy[:, :2] / xy[:, 0].std() * 1e-4
-        with threadpool_limits(1):  # its short loops wait on each other: one thread is up to ten times faster
-            xy = TSNE(perplexity=min(30, (len(xy) - 1) / 3), init=start, random_state=0).fit_transform(xy)
-    return xy[:, :2].astype(np.float32)
 
 
 def panel(features, images, labels, names, queries, k, label_names=None):
@@ -91,7 +100,7 @@ def panel(features, images, labels, names, queries, k, label_names=None):
     -> {'query': uint8 [Q, S, S, C], 'neighbour': uint8 [Q, k, S, S, C], 'similarity': float32 [Q, k], and where known
     'query_label' [Q], 'neighbour_label' [Q, k], 'label_names', 'query_name' [Q], 'neighbour_name' [Q, k]}
     """
-    features, queries = _unit(features), np.asarray(queries, int)
+    features, queries = unit(features), np.asarray(queries, int)
     similarity = features[queries] @ features.T  # [Q, M]
     similarity[np.arange(len(queries)), queries] = -np.inf
     near = np.argsort(-similarity, axis=1, kind="stable")[:, : min(k, len(features) - 1)]  # [Q, k]
@@ -117,13 +126,6 @@ def thumbnails(picture, rows, size=96):
     side, channels = max(len(x) for x in shown.values()), max(x.shape[-1] for x in shown.values())
     grow = lambda x: np.asarray(Image.fromarray(figures.rgb(x)).resize((side, side), Image.BICUBIC))
     return {row: x if x.shape == (side, side, channels) else grow(x)[..., :channels] for row, x in shown.items()}
-
-
-def _unit(features):
-    features = np.asarray(features, np.float32)
-    if not np.isfinite(features).all():
-        raise ValueError("features are not finite: the encoder has diverged; look at the loss in metrics.jsonl")
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def _read_json(path):

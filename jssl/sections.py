@@ -7,64 +7,8 @@ import shlex
 
 import numpy as np
 
-from jssl import figures
+from jssl import cost, figures
 from jssl.evals.scores import title
-
-TSNE_POINTS = 1500  # beyond that t-SNE takes too long on a laptop, and the map is the plain PCA
-MAP_POINTS = 4000  # drawn; more only make the page heavy
-
-# What a curve shows, and what is healthy: (name or ending of a name, title, caption). The order is the page's.
-CURVES = (
-    ("loss", "Loss", "What training minimises. It should fall, then flatten; its height says nothing across methods."),
-    ("knn", "k-NN accuracy", "How often the nearest neighbours of a held-out example tell its class. It should rise."),
-    (
-        "probe/accuracy",
-        "Online probe: accuracy",
-        "A linear classifier trained beside the method, on random views of training images. It should rise.",
-    ),
-    ("probe/loss", "Online probe: loss", "What that classifier minimises. The method feels nothing of it."),
-    ("lr", "Learning rate", "The step size: a warm-up, then a slow decay."),
-    ("grad_norm", "Gradient norm", "The length of the gradient. Healthy: steady or falling. Spikes: lower the rate."),
-    ("std", "Spread of embeddings", "1: even in all directions; 0: the same for every input. Below 0.1: a collapse."),
-    (
-        "rankme",
-        "Effective rank (RankMe)",
-        "How many dimensions are in use. Healthy: high or rising. Near 1: a collapse.",
-    ),
-    ("alignment", "Alignment", "Squared distance of two views of one example. Healthy: small while uniformity is low."),
-    ("uniformity", "Uniformity", "How evenly the embeddings fill the sphere: near -4 evenly, at 0 all are one point."),
-    (
-        "information",
-        "Information of assignments",
-        "Nats that a cluster assignment tells about its input. At 0 every input has the same one: a collapse.",
-    ),
-    (
-        "deviation",
-        "Standard deviation of embeddings",
-        "As they are, where the loss asks for 1. Below 0.1: they have shrunk to one point, a collapse.",
-    ),
-    ("features_std", "Spread of features", "The same of the encoder's features, which is what one uses afterwards."),
-    (
-        "features_rankme",
-        "Effective rank of features",
-        "The dimensions that the encoder's features use. Higher is better.",
-    ),
-    ("param_norm", "Parameter norm", "The length of all weights. Healthy: slow change."),
-    (
-        "examples_per_s",
-        "Examples per second",
-        "Source examples through the whole step, augmentation and update included.",
-    ),
-    (
-        "data_wait",
-        "Waiting for data",
-        "Share of the time in which the device waited. Above some per cent: more workers.",
-    ),
-)
-NAMED = [name for name, _, _ in CURVES]
-PERCENT = ("knn", "probe/accuracy", "data_wait")
-FROM_ZERO = ("examples_per_s", "data_wait")  # rates: their share of the whole axis is what counts
-OTHER = "Logged by the method."
 
 ENCODERS = {"trained": "trained encoder", "untrained": "same encoder, untrained", "pixels": "raw pixels"}
 MISSING = {
@@ -92,6 +36,8 @@ def head(workdir, config, rows, scores):
         total = get("train.steps")
         parts.append(f"step {rows[-1]['step']:,.0f}" + (f" of {total:,}" if total else ""))
     lead = escape(" · ".join(str(part) for part in parts if part))
+    if bill := cost.words(cost.of(rows, config.get("config", {})), get("modality") or "image"):
+        lead += f"<br>{escape(bill)}"
     tiles = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}<br>{escape(more)}</span></div>'
         for value, what, more in _tiles(rows, scores.get("scores", []))
@@ -122,7 +68,7 @@ def warnings(rows):
     """Each warning once, however often it came back with other figures in it."""
     seen = {}
     for row in rows:
-        for text in row.get("warning", "").splitlines():
+        for text in [*row.get("warning", "").splitlines(), *row.get("ended", "").splitlines()]:
             kind = re.sub(r"\d[\d.]*", "#", text)
             first, _, count, _ = seen.get(kind, (row["step"], 0, 0, ""))
             seen[kind] = first, row["step"], count + 1, text
@@ -134,6 +80,7 @@ def warnings(rows):
 
 
 def scores(data):
+    """The table of encoders and tasks, what paired tests say, and the protocols. data: what scores.json holds"""
     scores = data.get("scores")
     if not scores:
         return ""
@@ -143,23 +90,46 @@ def scores(data):
         key=[*ENCODERS, *dict.fromkeys(s["encoder"] for s in scores)].index,
     )
     tasks = list({score["task"]: None for score in scores})
-    columns = {task: [cells[pair]["mean"] for pair in cells if pair[1] == task] for task in tasks}
-    body = []
-    for encoder in encoders:
-        row = f"<td>{escape(ENCODERS.get(encoder, encoder))}</td>"
-        for task in tasks:
-            score = cells.get((encoder, task))
-            mark = ' class="best"' if score and score["mean"] == max(columns[task]) and len(columns[task]) > 1 else ""
-            row += f"<td{mark}>{_score(score) if score else ''}</td>"
-        body.append(f"<tr>{row}</tr>")
-    head = "".join(f"<th>{escape(title(task))}</th>" for task in tasks)
+    rows = {
+        escape(ENCODERS.get(encoder, encoder)): [cells.get((encoder, task)) for task in tasks] for encoder in encoders
+    }
     lead = " The trained encoder's lead over the untrained one is what was learned." if "untrained" in encoders else ""
     return (
         "<p>How well simple classifiers read the classes off the frozen features: accuracy on held-out examples in per "
-        f"cent{_other_measures(tasks)}, the mean ± its standard error; ★ marks the best of a column.{lead}</p>"
-        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>{_protocol(data.get('protocol'), scores)}"
+        f"cent{_other_measures(tasks)}; {spread_of(scores)}; ★ marks the best of a column.{lead}</p>"
+        f"{score_table(tasks, rows)}{tests(data.get('comparisons', []))}{_protocol(data.get('protocol'), scores)}"
     )
+
+
+def spread_of(scores):
+    """What the small figures beside scores are, in words."""
+    if any(score.get("low") is not None for score in scores):
+        return "in small figures the 95 % bootstrap interval"
+    return "the mean ± its standard error"
+
+
+def score_table(tasks, rows):
+    """rows: {what it is, HTML: [score or None for each task]} -> HTML; the best of each column is marked."""
+    best = [max((row[i]["mean"] for row in rows.values() if row[i]), default=None) for i in range(len(tasks))]
+    several = [sum(row[i] is not None for row in rows.values()) > 1 for i in range(len(tasks))]
+    body = []
+    for name, row in rows.items():
+        marks = [score and several[i] and score["mean"] == best[i] for i, score in enumerate(row)]
+        kinds = [' class="best"' if mark else "" for mark in marks]
+        line = "".join(f"<td{kind}>{_score(s) if s else ''}</td>" for kind, s in zip(kinds, row, strict=True))
+        body.append(f"<tr><td>{name}</td>{line}</tr>")
+    head = "".join(f"<th>{escape(title(task))}</th>" for task in tasks)
+    return (
+        f'<div class="scroll"><table class="scores"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def tests(comparisons):
+    """Paired tests in words. comparisons: those of scores.json, or as `evals.scores.compare` gives them"""
+    lines = "".join(f"<li>{escape(title(one['task']))}: {escape(one['words'])}</li>" for one in comparisons)
+    lead = "Paired tests on the same test examples"
+    return f'<details class="tests" open><summary>{lead}</summary><ul>{lines}</ul></details>' if lines else ""
 
 
 def _other_measures(tasks):
@@ -191,8 +161,10 @@ def _agreed(values):
 
 
 def _score(score):
-    if not 0 <= score["mean"] <= 1:  # not an accuracy
+    if not 0 <= score["mean"] <= 1 or "unit" in score.get("settings", {}):  # not an accuracy
         return figures.short(score["mean"])
+    if score.get("low") is not None:
+        return f"{percent(score['mean'])} <small>{100 * score['low']:.1f}\u2013{100 * score['high']:.1f}</small>"
     error = f" <small>± {100 * score['stderr']:.1f}</small>" if score.get("stderr") else ""
     return f"{percent(score['mean'])}{error}"
 
@@ -239,62 +211,15 @@ def tile(image, text, name, kind):
     )
 
 
-def embeddings(arrays):
-    if not arrays:
-        return ""
-    xy, labels, names = arrays["xy"], arrays.get("label"), None
-    how = "t-SNE" if len(xy) <= TSNE_POINTS else "its first two principal components"
-    colours = ""
-    if labels is not None:
-        classes, labels = np.unique(labels, return_inverse=True)
-        known = arrays.get("label_names", ())
-        names = [str(known[c]) if 0 <= c < len(known) else str(c) for c in classes]
-        colours = " The colours are the classes, which training never saw: separate islands mean that it found them."
-    of = lambda rows: None if labels is None else labels[rows]
-    pictures, points = "", ""
-    if "thumbs" in arrays:
-        rows = arrays.get("thumb_index", np.arange(len(arrays["thumbs"])))
-        uri = figures.mosaic(xy[rows], arrays["thumbs"], of(rows), len(names or "1"))
-        pictures = f'<img class="wide" src="{uri}" alt="the map with pictures">'
-    if names or not pictures:  # without classes the pictures say more than points of one colour
-        rows = np.random.default_rng(0).permutation(len(xy))[:MAP_POINTS]
-        points = figures.scatter(xy[rows], of(rows), names) + legend(names or [])
-    return (
-        f"<p>Each of the {len(xy):,} points is one example, laid on the plane by {how} so that examples with like "
-        f"features lie close together; the axes have no meaning of their own.{colours}</p>{points}{pictures}"
-    )
-
-
 def legend(names, most=40, more=""):
     """The classes beside their colours, and what else there is to say, as HTML."""
     swatches = [
-        f'<span><i style="background: {figures.colour(i, len(names))}"></i>{escape(name)}</span>'
+        f"<span>{figures.swatch(figures.colour(i, len(names)))}{escape(name)}</span>"
         for i, name in enumerate(names[:most])
     ]
     if len(names) > most:
         swatches.append(f"<span>and {len(names) - most} more</span>")
     return f'<div class="legend">{"".join(swatches)}{more}</div>' if names else ""
-
-
-def curves(rows):
-    found = {name: None for row in rows for name in row if name not in ("step", "warning")}
-    figure, taken = [], set()
-    for known, heading, caption in CURVES:
-        for name in found:
-            if name not in taken and known == (name if name in NAMED else name.split("/")[-1]):
-                taken.add(name)
-                figure.append(_curve(rows, name, heading, caption))
-    figure += [_curve(rows, name, name, OTHER) for name in found if name not in taken]
-    alone = "health/features_std" in found and "health/alignment" not in found
-    no_pairs = " The method compares no two views of an example, which alignment and uniformity need." if alone else ""
-    lead = f"<p>Every figure is also in <code>metrics.jsonl</code> and in TensorBoard.{no_pairs}</p>"
-    return f'{lead}<div class="curves">{"".join(figure)}</div>' if figure else ""
-
-
-def _curve(rows, name, heading, caption):
-    steps, values = zip(*((row["step"], row[name]) for row in rows if name in row))
-    svg = figures.chart(steps, values, percent=name in PERCENT, zero=name in FROM_ZERO)
-    return f"<figure><h3>{escape(heading)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def run(config):

@@ -99,7 +99,7 @@ def test_without_labels_eval_says_what_can_be_said(workdir, tmp_path):
     assert "no labels" in said
     assert "RankMe" in said
     shown = np.load(workdir / "map.npz")
-    assert len(shown["xy"]) == 300
+    assert len(shown["features"]) == 300
     assert len(shown["thumbs"]) == len(shown["thumb_index"])
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from jssl import figures
-from jssl.report import embedding_map, panel, report
+from jssl.maps import plane, reduced
+from jssl.report import panel, report
 
 DIGITS = load_digits()
 EVIL = '<img src=x onerror="alert(1)">&'
@@ -45,8 +47,9 @@ def run(tmp_path, features):
     (tmp_path / "scores.json").write_text(json.dumps({"protocol": {"test": "digits@test"}, "scores": scores}))
     arrays = panel(features, images(), DIGITS.target[:200], [f"{i}.png" for i in range(200)], [0, 1, 2], 4, names)
     np.savez(tmp_path / "neighbours.npz", **arrays)
-    xy = features[:, 20:22]
-    np.savez(tmp_path / "map.npz", xy=xy, label=DIGITS.target[:200], label_names=names, thumbs=images())
+    np.savez(
+        tmp_path / "map.npz", features=reduced(features), label=DIGITS.target[:200], label_names=names, thumbs=images()
+    )
     Image.fromarray(images(1)[0, ..., 0]).save(tmp_path / "views.png")
     return tmp_path
 
@@ -169,7 +172,7 @@ def test_names_from_outside_stand_in_the_page_as_text(tmp_path, features):
     run.mkdir()
     labels = DIGITS.target[:200]
     np.savez(run / "neighbours.npz", **panel(features, images(), labels, [EVIL] * 200, [0, 1], 5, [EVIL] * 10))
-    np.savez(run / "map.npz", xy=features[:, 20:22], label=labels, label_names=[EVIL] * 10)
+    np.savez(run / "map.npz", features=reduced(features), label=labels, label_names=[EVIL] * 10)
     rows = [{"step": 1, "warning": EVIL, EVIL: 1.0}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     scores = [score(EVIL, EVIL, 0.5) | {"settings": {EVIL: EVIL}}]
@@ -193,7 +196,7 @@ def test_numbers_that_are_not_finite_break_a_curve_and_nothing_else(tmp_path):
 def test_a_long_curve_is_thinned_and_keeps_its_spikes():
     values = np.ones(20_000)
     values[12_345] = 9.0
-    svg = figures.chart(np.arange(20_000), values)
+    svg = figures.chart([("loss", np.arange(20_000), values)])
     heights = [float(point.split(",")[1]) for point in re.search(r'points="([^"]*)"', svg).group(1).split()]
     assert len(heights) < 1000
     assert min(heights) < max(heights) - 50
@@ -238,31 +241,48 @@ def test_a_panel_asks_only_for_the_pictures_that_it_shows_and_makes_them_one_siz
 
 
 def test_the_map_puts_a_class_together_and_is_always_the_same(features):
-    xy = embedding_map(features)
+    xy = plane(reduced(features), "tsne")
     assert xy.shape == (200, 2)
     _, rows = NearestNeighbors(n_neighbors=6).fit(xy).kneighbors(xy)
     labels = DIGITS.target[:200]
     assert np.mean(labels[rows[:, 1:]] == labels[:, None]) > 0.8
-    np.testing.assert_array_equal(xy, embedding_map(features))
+    np.testing.assert_array_equal(xy, plane(reduced(features), "tsne"))
 
 
-@pytest.mark.parametrize("shape", [(1, 8), (2, 8), (4, 1), (6, 1), (7, 3), (2000, 4)])
-def test_a_map_of_any_size_is_finite(shape):
-    xy = embedding_map(np.random.default_rng(0).normal(size=shape))
+def test_the_plain_map_is_the_first_two_principal_components(features):
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    expected = PCA(2, random_state=0, svd_solver="full").fit_transform(unit)
+    found = plane(reduced(features))
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (2, 8), (4, 1), (6, 1), (7, 3), (1500, 4)])
+@pytest.mark.parametrize("how", ["pca", "tsne"])
+def test_a_map_of_any_size_is_finite(shape, how):
+    if (shape[0], how) == (1500, "tsne"):
+        shape = (40, 4)
+    xy = plane(reduced(np.random.default_rng(0).normal(size=shape)), how)
     assert xy.shape == (shape[0], 2)
     assert np.isfinite(xy).all()
 
 
+def test_a_map_that_there_is_not_is_refused_in_words(features):
+    with pytest.raises(ValueError, match=r"there is no map 'tsn'; did you mean tsne\?"):
+        plane(reduced(features), "tsn")
+    with pytest.raises(ValueError, match="t-SNE of 1,501 points takes too long: expected 1,500 at most, or pca"):
+        plane(np.zeros((1501, 2)), "tsne")
+
+
 def test_the_map_of_a_collapsed_encoder_is_one_point():
-    assert not embedding_map(np.ones((50, 8))).any()
+    assert not plane(reduced(np.ones((50, 8))), "tsne").any()
 
 
 def test_a_map_of_features_that_are_not_finite_is_refused():
     with pytest.raises(ValueError, match="features are not finite"):
-        embedding_map(np.full((20, 4), np.nan))
+        reduced(np.full((20, 4), np.nan))
 
 
 def test_a_thousand_points_take_seconds():
     began = time.process_time()
-    embedding_map(DIGITS.data[:1000])
+    plane(reduced(DIGITS.data[:1000]), "tsne")
     assert time.process_time() - began < 8

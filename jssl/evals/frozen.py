@@ -136,8 +136,16 @@ def score(task, encoder, found, labels, settings, classes=None):
     predictions = found["predictions"]
     more = {} if classes is None else {"classes": classes}
     settings = {**settings, "test_rows": len(labels)}
-    right = np.mean(predictions == labels, 0)
-    return entry(task, encoder, found["accuracies"], settings, right=right, predictions=predictions[0], **more)
+    return entry(
+        task,
+        encoder,
+        found["accuracies"],
+        settings,
+        right=np.mean(predictions == labels, 0),
+        predictions=predictions[0],
+        confidence=found.get("confidence"),
+        **more,
+    )
 
 
 def _knn(data, rows, classes, k, temperature):

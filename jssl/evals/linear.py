@@ -47,7 +47,8 @@ def probe(
       tol: length of the gradient at which the last fit stops (the fits before it: ten times this).
 
     Returns:
-      {"accuracy": mean over draws, "accuracies": [draws], "predictions": int32 [draws, M], "settings": {...}}.
+      {"accuracy": mean over draws, "accuracies": [draws], "predictions": int32 [draws, M], "settings": {...},
+      "confidence": [M], the probability that the first draw's model gives its prediction}.
     """
     x, y, test, test_labels, rows = _prepare(train, train_labels, test, test_labels, classes, standardise, rows)
     penalties = sorted((float(p) for p in penalties), reverse=True)
@@ -60,6 +61,7 @@ def probe(
     ]
     models, picked, scores = zip(*found, strict=True)
     predictions = np.concatenate([predict(model, test) for model in models])
+    confidence = _confidence(models[0][0], test)
     settings = {
         "classifier": "logistic regression, L-BFGS, mean cross-entropy + penalty / 2 * |W|^2, intercept free",
         "penalties": penalties,
@@ -70,7 +72,7 @@ def probe(
         "tol": tol,
         "max_steps": max_steps,
     }
-    return result(predictions, test_labels, settings)
+    return {**result(predictions, test_labels, settings), "confidence": confidence}
 
 
 def _pick(x, labels, rows, held, classes, penalties, tol, max_steps, refit=True):
@@ -248,6 +250,12 @@ def _argmax(models, x):
 def predict(models, x):
     """The class by each of the models [draws, D + 1, classes] -> int32 [draws, N]."""
     return np.asarray(_argmax(models, x))
+
+
+@jax.jit
+def _confidence(model, x):
+    """The probability that a model [D + 1, classes] gives its own prediction, [N]."""
+    return jnp.max(jax.nn.softmax(logits(model, x)), -1)
 
 
 def accuracy(predictions, labels, mask):

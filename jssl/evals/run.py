@@ -9,7 +9,7 @@ from jssl import data as sources
 from jssl.encoder import Encoder
 from jssl.evals import graphs, table
 from jssl.evals import scores as of_scores
-from jssl.evals.shown import save_patches, save_pictures, unlabelled
+from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
 from jssl.evals.subject import BATCH, config_of, of_run
 from jssl.experiment import provenance
 
@@ -60,6 +60,8 @@ def of_images(workdir, asked, draws, data, test, options):
         return [], unlabelled(workdir, found, said["train"]), None
     scores = [score for protocol in protocols.values() for score in protocol(subject)]
     labels = subject.labels["test"] if labelled else None
+    if labelled:
+        save_mistakes(workdir, scores, labels, subject.splits["test"], subject.splits["train"].label_names)
     return scores, {**said, **({"left out": missing} if missing else {})}, labels
 
 

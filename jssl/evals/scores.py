@@ -37,19 +37,23 @@ TITLES = {
 }
 
 
-def entry(task, encoder, values, settings, *, right=None, predictions=None, rows=None, over=None, **more):
+def entry(
+    task, encoder, values, settings, *, right=None, predictions=None, confidence=None, rows=None, over=None, **more
+):
     """One score, of what was measured once or in several draws.
 
     Args:
       values: [draws], accuracies or other figures.
       right: [M], how often the draws were right on each test example, of which the interval is and which paired tests
         compare; rows: M, where that is not known; neither: the figure is no accuracy, and one draw of it has no error.
-      predictions: int [M], of the first draw; over: what the draws are of, "draws" of the training set by default.
+      predictions: int [M], of the first draw; confidence: [M], the probability that the probe gave each of them.
+      over: what the draws are of, "draws" of the training set by default.
       more: further fields, such as "classes".
 
     Returns:
       {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings", **more}, low and high the ends of the
-      95 % bootstrap interval or None, and "rows", {"right", "predictions"} where there are, which `write` keeps apart.
+      95 % bootstrap interval or None, and "rows", {"right", "predictions", "confidence"} where there are, which `write`
+      keeps apart.
     """
     values = np.asarray(values, float)
     rows = len(right) if right is not None else rows
@@ -59,7 +63,7 @@ def entry(task, encoder, values, settings, *, right=None, predictions=None, rows
         low, high = bootstrap(right if right is not None else _outcomes(values, rows))
         of = "test examples" if right is not None or len(values) == 1 else over or "draws"
         settings = {**settings, "stderr": kind, "interval": f"95 %, bootstrap over {of}"}
-    by_row = {"right": right, "predictions": predictions}
+    by_row = {"right": right, "predictions": predictions, "confidence": confidence}
     by_row = {name: np.asarray(x) for name, x in by_row.items() if x is not None}
     return {
         "encoder": encoder,
@@ -217,7 +221,7 @@ def _cell(score):
 def write(folder, scores, protocol, run, test=None, labels=None):
     """Writes scores.json, {"protocol", "scores", "comparisons", "run"}, and predictions.npz, each whole or not at all.
 
-    The latter holds what scores say of single test examples: ENCODER/TASK/right and ENCODER/TASK/predictions, [M], with
+    The latter holds what scores say of single test examples: ENCODER/TASK/right, /predictions, /confidence, [M], with
     `test`, the name of the test set, and its `labels`. Comparisons: paired tests of the encoder against its untrained
     self. -> the comparisons
     """
@@ -241,9 +245,15 @@ def read(folder):
     [M]}}, "predictions": likewise}; empty where nothing was."""
     path = pathlib.Path(folder, PREDICTIONS)
     if not path.is_file():
-        return {"test": "", "labels": None, "right": {}, "predictions": {}}
+        return {"test": "", "labels": None, "right": {}, "predictions": {}, "confidence": {}}
     arrays = dict(np.load(path))
-    found = {"test": str(arrays.pop("test")), "labels": arrays.pop("labels", None), "right": {}, "predictions": {}}
+    found = {
+        "test": str(arrays.pop("test")),
+        "labels": arrays.pop("labels", None),
+        "right": {},
+        "predictions": {},
+        "confidence": {},
+    }
     for key, x in arrays.items():
         encoder, task, name = key.split("/")
         found[name].setdefault(encoder, {})[task] = x

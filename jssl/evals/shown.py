@@ -6,11 +6,14 @@ import numpy as np
 from jssl import health
 from jssl.evals import knn, linear
 from jssl.layout import layout
-from jssl.report import embedding_map, panel, thumbnails
+from jssl.maps import reduced
+from jssl.mistakes import most_confident
+from jssl.report import panel, thumbnails
 
 DRAWN = {"nodes": 3000, "edges": 80_000}  # directed ones; a graph of more is not drawn in the report
 SHOWN = 1000  # rows in the map and the neighbours of the report
 QUERIES, NEIGHBOURS = 8, 8
+MISTAKES, THUMB_OF_MISTAKE = 24, 64  # pictures, and their side
 THUMBS, THUMB = 400, 40  # pictures on a map without labels, and their side
 
 
@@ -27,7 +30,29 @@ def save_pictures(workdir, features, source):
         index = np.arange(min(THUMBS, len(source)))
         thumbs = thumbnails(source.image, index.tolist(), THUMB)
         shown = {"thumbs": np.stack(list(thumbs.values())), "thumb_index": index}
-        np.savez(workdir / "map.npz", xy=embedding_map(features), **shown)
+        np.savez(workdir / "map.npz", features=reduced(features), **shown)
+
+
+def save_mistakes(workdir, scores, labels, source, label_names):
+    """mistakes.npz: pictures of the test images that the trained encoder's probe got wrong, the surest first.
+
+    labels: int [M], of the source's images, in the numbers of the predictions.
+    """
+    path = workdir / "mistakes.npz"
+    path.unlink(missing_ok=True)
+    rows = {score["task"]: score["rows"] for score in scores if score["encoder"] == "trained" and "rows" in score}
+    task, chosen = most_confident(rows, labels, MISTAKES)
+    if not len(chosen):
+        return
+    shown = thumbnails(source.image, chosen.tolist(), THUMB_OF_MISTAKE)
+    found = {"picture": np.stack([shown[row] for row in chosen.tolist()]), "label": labels[chosen]}
+    found |= {"predicted": rows[task]["predictions"][chosen], "task": task}
+    if "confidence" in rows[task]:
+        found["confidence"] = rows[task]["confidence"][chosen]
+    if source.names is not None:
+        found["name"] = np.asarray(source.names, str)[chosen]
+    names = label_names or [str(label) for label in range(int(labels.max()) + 1)]
+    np.savez(path, label_names=np.asarray(names, str), **found)
 
 
 def save_patches(workdir, encoder, source):
@@ -49,7 +74,7 @@ def save_patches(workdir, encoder, source):
 
 def save_map(workdir, features, labels, label_names):
     """map.npz of examples, with their classes where they are known."""
-    shown = {"xy": embedding_map(features)}
+    shown = {"features": reduced(features)}
     if labels is not None:
         names = label_names or [str(label) for label in range(labels.max() + 1)]
         shown |= {"label": labels, "label_names": np.asarray(names, str)}

@@ -1,0 +1,137 @@
+"""The page on several runs: their scores side by side, paired tests, curves over each other, maps, what they cost."""
+
+import itertools
+
+import numpy as np
+
+from jssl import config as configs
+from jssl import cost, figures, maps
+from jssl.curves import curves
+from jssl.evals.scores import compare, title
+from jssl.sections import escape, score_table, spread_of, tests, warnings
+
+
+def sections(runs, how):
+    """The parts of the page. runs: as `report.read` gives them; how: the kind of map"""
+    runs = [{**run, "name": name} for run, name in zip(runs, distinct([run["workdir"] for run in runs]), strict=True)]
+    content = {
+        "Scores": scores(runs),
+        "What they cost": costs(runs),
+        "Training curves": curves({run["name"]: run["rows"] for run in runs}),
+        "Maps of the embeddings": embeddings(runs, how),
+        "What differs between the configs": differences(runs),
+    }
+    return [
+        f"<h1>{len(runs)} runs</h1>{names(runs)}",
+        *(f"<section><h2>{title}</h2>{text}</section>" for title, text in content.items() if text),
+    ]
+
+
+def distinct(workdirs):
+    """The last parts of the paths, as many as tell them apart."""
+    parts = [workdir.resolve().parts for workdir in workdirs]
+    for count in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(path[-count:]) for path in parts]
+        if len(set(found)) == len(found):
+            return found
+    raise ValueError(f"{workdirs[0]} is given twice; expected different runs")
+
+
+def names(runs):
+    """Who is who: name, colour, method, data, and its warnings."""
+    lines = []
+    for i, run in enumerate(runs):
+        config = run["config"].get("config", {})
+        method, data = config.get("method", {}).get("name", ""), config.get("data", {}).get("source", "")
+        step = f"step {run['rows'][-1]['step']:,}" if run["rows"] else ""
+        what = " · ".join(filter(None, (method.partition(":")[2], data, step)))
+        lines.append(f"<li>{_named(i, runs)} <span>{escape(what)}</span>{warnings(run['rows'])}</li>")
+    return f'<ul class="runs">{"".join(lines)}</ul>'
+
+
+def _named(i, runs):
+    return f"{figures.swatch(figures.colour(i, len(runs)))}<b>{escape(runs[i]['name'])}</b>"
+
+
+def scores(runs):
+    """The trained encoders of all runs in one table, and a paired test of every two on every task."""
+    all_scores = [score for run in runs for score in run["scores"].get("scores", []) if score["encoder"] == "trained"]
+    if not all_scores:
+        return ""
+    tasks = list({score["task"]: None for score in all_scores})
+    rows = {}
+    for i, run in enumerate(runs):
+        cells = {s["task"]: s for s in run["scores"].get("scores", []) if s["encoder"] == "trained"}
+        rows[_named(i, runs)] = [cells.get(task) for task in tasks]
+    found, apart = paired(runs)
+    notes = "".join(f"<p>{escape(text)}</p>" for text in [*apart, *other_protocols(runs, tasks)])
+    return (
+        f"<p>Of the trained encoders, accuracy on held-out examples in per cent; {spread_of(all_scores)}; ★ marks the "
+        f"best of a column.</p>{score_table(tasks, rows)}{tests(found)}{notes}"
+    )
+
+
+def paired(runs):
+    """-> comparisons of every two runs on one test set, as of `evals.scores.compare`; and who cannot be compared."""
+    found, apart = [], []
+    for a, b in itertools.combinations(runs, 2):
+        first, second = a["predictions"], b["predictions"]
+        if not (first["right"] and second["right"]):
+            continue
+        if first["test"] != second["test"] or not np.array_equal(first["labels"], second["labels"]):
+            apart.append(f"{a['name']} and {b['name']} were tested on other examples: their scores cannot be compared.")
+            continue
+        both = [of["right"].get("trained", {}) for of in (first, second)]
+        found += compare(*both, (a["name"], b["name"]))
+    return sorted(found, key=lambda one: [test["task"] for test in found].index(one["task"])), apart
+
+
+def other_protocols(runs, tasks):
+    """What was not measured alike: ['k-NN: k is 7 in a, 20 in b', ...]."""
+    lines = []
+    for task in tasks:
+        settings = {
+            run["name"]: score.get("settings", {})
+            for run in runs
+            for score in run["scores"].get("scores", [])
+            if (score["encoder"], score["task"]) == ("trained", task)
+        }
+        for name in dict.fromkeys(name for of in settings.values() for name in of if name not in PICKED):
+            values = {who: str(of.get(name)) for who, of in settings.items()}
+            if len(set(values.values())) > 1:
+                said = ", ".join(f"{value} in {who}" for who, value in values.items())
+                lines.append(f"{title(task)}: {name} is {said}.")
+    return lines
+
+
+# Of a score's settings: what each run picks for itself, on its own validation rows.
+PICKED = ("penalty", "validation_accuracy", "rate_per_256", "stderr", "batch_size", "picked")
+
+
+def costs(runs):
+    lines = []
+    for i, run in enumerate(runs):
+        config = run["config"].get("config", {})
+        bill = cost.words(cost.of(run["rows"], config), config.get("modality", "image"))
+        if bill:
+            lines.append(f"<li>{_named(i, runs)} <span>{escape(bill)}</span></li>")
+    return f'<ul class="runs">{"".join(lines)}</ul>' if lines else ""
+
+
+def embeddings(runs, how):
+    """A small map of each; their axes have nothing to do with each other."""
+    drawn = [(i, maps.embeddings(run["map"], how, small=True)) for i, run in enumerate(runs)]
+    panels = "".join(f"<figure><h3>{_named(i, runs)}</h3>{text}</figure>" for i, text in drawn if text)
+    lead = f"<p>Test examples on the plane by {maps.KINDS[how]}, each run by itself; colours are classes.</p>"
+    return f'{lead}<div class="curves wider">{panels}</div>' if panels else ""
+
+
+def differences(runs):
+    """Each run's config against the first one's."""
+    plain = [run["config"].get("config", {}) for run in runs]
+    lines = []
+    for i, config in enumerate(plain[1:], 1):
+        changes = configs.difference(plain[0], config)
+        said = "; ".join(changes) if changes else "the same config"
+        lines.append(f"<li>{_named(i, runs)} <span>{escape(said)}</span></li>")
+    return f'<p>Against {escape(runs[0]["name"])}.</p><ul class="runs">{"".join(lines)}</ul>' if any(plain) else ""
