@@ -267,4 +267,5 @@ def place(tree, like, keys=()):
 
 
 def at(tree, keys):
+    """The subtree there."""
     return functools.reduce(dict.get, keys, tree)

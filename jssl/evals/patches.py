@@ -12,7 +12,7 @@ from PIL import Image
 
 from jssl.augment import color
 from jssl.config import nearest
-from jssl.evals.finetune import part
+from jssl.evals.finetune import at, place
 from jssl.nets.net import apply_net, init_net
 from jssl.nets.vit import patchify
 from jssl.sharding import put, replicated, rows_here
@@ -173,10 +173,11 @@ def _map(encoder, layer, want, params, carry, x):
     """Of convolutional networks, which methods embed as one vector. x: float32 [B, H, W, C]"""
     network, rng = encoder.method.encoder, jax.random.key(0)
     like = jax.eval_shape(lambda: init_net(network, rng, jnp.zeros(x.shape)))
-    params, stats = (part({"params": params, "carry": carry}, tree) for tree in like)
-    name = type(network).__name__
-    if params is None or stats is None:
+    tree, name = {"params": params, "carry": carry}, type(network).__name__
+    places = [place(tree, part) if part else () for part in like]
+    if None in places:
         raise ValueError(f"{type(encoder.method).__name__} keeps no {name} of whole images: no map to look at")
+    params, stats = (at(tree, keys) if part else {} for keys, part in zip(places, like, strict=True))
     _, out, _ = apply_net(network, params, stats, x)
     maps = {key: value for key, value in out.items() if getattr(value, "ndim", 0) == 4}
     if not maps:
