@@ -54,6 +54,13 @@ def _parser():
     embed.add_argument("--data", required=True, help="e.g. folder:PHOTOS")
     embed.add_argument("--out", required=True, help="features.npz or features.parquet")
 
+    search = verb("search", "Find the images of a folder that are nearest to given ones, with a picture of them.")
+    search.add_argument("--workdir", required=True, help="a run directory, which keeps the features of the index")
+    search.add_argument("--index", required=True, help="what to search, e.g. folder:PHOTOS")
+    search.add_argument("--query", required=True, action="append", dest="queries", help="an image file; again for more")
+    search.add_argument("--count", type=int, default=10, help="images to find for each query (default: 10)")
+    search.add_argument("--out", default="search.html", help="a picture, .html or .png (default: search.html)")
+
     _curate(verb("curate", "Leave out broken, blank and doubled images: a manifest that folder: reads, and a report."))
 
     merge = verb("merge", "Put LoRA, or another part that `--protocol peft` trained, into an encoder's weights.")
@@ -133,6 +140,10 @@ def _run(arguments, overrides):
         from jssl.evals.run import embed
 
         print(embed(arguments.workdir, arguments.data, arguments.out))
+    elif arguments.verb == "search":
+        from jssl.search import search
+
+        print(search(**{name: value for name, value in vars(arguments).items() if name != "verb"}))
     elif arguments.verb == "curate":
         from jssl.curate import curate
 

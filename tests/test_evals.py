@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from jssl.evals import frozen, linear, scores
 from jssl.evals.fewshot import fewshot
+from jssl.evals.grid import grid
 from jssl.evals.knn import knn
 from jssl.evals.labels import by_class, per_class, share
 from jssl.evals.neighbours import neighbours
@@ -208,6 +209,22 @@ def test_more_labels_help():
     assert many > one + 0.1
 
 
+# ---- chance
+@pytest.mark.parametrize("kind", ["knn", "linear", "sgd", "grid", "fewshot"])
+def test_probes_that_learn_shuffled_labels_end_at_chance(kind):
+    """Within three standard errors over ten shuffles; with the true labels they are far above it."""
+    few = lambda *data, **how: fewshot(*data, **how, shots=10, draws=20)
+    sgd = lambda *data, **how: linear.sgd(*data, **how, epochs=5)
+    pools = lambda x: {"features": x}
+    grids = lambda x, y, test, test_y, **how: grid(pools(x), y, pools(test), test_y, **how, epochs=5)
+    measure = {"knn": knn, "linear": linear.probe, "sgd": sgd, "grid": grids, "fewshot": few}[kind]
+    train, test = blobs(150, 3, spread=0.5), blobs(200, 4, spread=0.5)
+    shuffled = [np.random.default_rng(seed).permutation(train[1]) for seed in range(10)]
+    found = [measure(train[0], labels, *test, **DATA)["accuracy"] for labels in shuffled]
+    assert abs(np.mean(found) - 1 / CLASSES) < 3 * np.std(found, ddof=1) / 10**0.5
+    assert measure(*train, *test, **DATA)["accuracy"] > 0.8
+
+
 # ---- protocol
 def scores_of(encoder="trained", **kw):
     features, labels = {"train": TRAIN[0], "test": TEST[0]}, {"train": TRAIN[1], "test": TEST[1]}
@@ -236,7 +253,14 @@ def test_scores_are_written_with_their_protocol(tmp_path):
     found = scores_of(protocols=frozen.PROTOCOLS, fewshot_draws=3, epochs=2)
     scores.write(tmp_path, found, {"seed": 0}, {"commit": "abc"}, "the test set", TEST[1])
     read = json.loads((tmp_path / "scores.json").read_text())
-    assert [s["task"] for s in read["scores"]] == ["knn", "linear", "linear-sgd", "fewshot-1", "fewshot-10"]
+    assert [s["task"] for s in read["scores"]] == [
+        "knn",
+        "linear",
+        "linear-sgd",
+        "fewshot-1",
+        "fewshot-5",
+        "fewshot-10",
+    ]
     assert read["protocol"] == {"seed": 0}
     assert read["run"] == {"commit": "abc"}
     for score in read["scores"]:

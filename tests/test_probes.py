@@ -1,11 +1,17 @@
 """Protocols of frozen features on a run: what they score, how they say what they did, and what chance is."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from jssl import data
 from jssl.config import load
+from jssl.encoder import Encoder
 from jssl.evals import table
 from jssl.evals.subject import of_run
+from jssl.search import search
 from jssl.train import train
 
 HOW = {"data": "digits@[:300]", "test": "digits@test[:100]"}
@@ -58,3 +64,96 @@ def test_linear_grid_says_what_it_picked(subject):
         cell["validation_accuracy"][0] for cell in settings["grid"]
     )
     assert np.mean(found["trained", "linear-grid"]["rows"]["right"]) == found["trained", "linear-grid"]["mean"]
+
+
+def test_retrieval_scores_every_query(subject):
+    found = scored(subject, "retrieval")
+    assert {task for _, task in found} == {"recall-1", "recall-5", "recall-10", "map"}
+    assert len({name for name, _ in found}) == 3
+    recall = [found["raw pixels", f"recall-{k}"]["mean"] for k in (1, 5, 10)]
+    assert 0.8 < recall[0] < recall[1] <= recall[2]
+    precision = found["raw pixels", "map"]
+    assert precision["stderr"] == pytest.approx(np.std(precision["rows"]["right"], ddof=1) / 10)
+    assert precision["settings"]["index_rows"] == 300
+
+
+# ---- search
+def cosines(features, row):
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return unit @ unit[row]
+
+
+def test_the_nearest_are_found_and_a_query_of_the_index_does_not_find_itself(workdir, photos, tmp_path):
+    Image.open(photos / "07.png").save(tmp_path / "copy.png")
+    source = data.open_source(f"folder:{photos}", channels=1)
+    features = Encoder(workdir).embed(source)
+    expected = np.argsort(-cosines(features, 7), kind="stable")[:4]
+    how = {"workdir": workdir, "index": f"folder:{photos}", "count": 3, "out": tmp_path / "found.png"}
+    text = search(queries=[photos / "07.png", tmp_path / "copy.png"], **how)
+    _, own, other = (part.splitlines() for part in text.split("\n\n"))
+    names = lambda lines: [line.split()[1] for line in lines[1:]]
+    assert names(own) == [source.names[row] for row in expected[1:]]
+    assert names(other) == [source.names[row] for row in expected[:3]]
+    assert other[1].split() == ["1.000", "07.png"]
+    assert Image.open(tmp_path / "found.png").size == (8 + 4 * 136, 40 + 2 * 176)
+
+
+def test_features_of_the_index_are_kept_until_images_or_weights_change(workdir, photos, tmp_path, monkeypatch):
+    for name in ("00.png", "01.png", "02.png"):
+        (tmp_path / name).write_bytes((photos / name).read_bytes())
+    how = {"workdir": workdir, "index": f"folder:{tmp_path}", "queries": [photos / "09.png"]}
+    how["out"] = tmp_path / "found.html"
+    embedded = []
+    embed = Encoder.embed
+    monkeypatch.setattr(
+        Encoder, "embed", lambda self, source, *a: embedded.append(len(source)) or embed(self, source, *a)
+    )
+    first = search(**how)
+    assert embedded == [1, 3]
+    assert search(**how) == first
+    assert embedded == [1, 3, 1]
+    (tmp_path / "03.png").write_bytes((photos / "03.png").read_bytes())
+    assert "4 images of" in search(**how)
+    assert embedded == [3, 1, 1, 4, 1]
+    assert (tmp_path / "found.html").read_text().count("<figure") == 5
+
+
+def test_what_is_wrong_is_one_line(workdir, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    asked = {"workdir": workdir, "index": f"folder:{photos}", "queries": [photos / "00.png"], "out": "x.html"}
+
+    def refused(match, error=ValueError, **changed):
+        with pytest.raises(error, match=match) as found:
+            search(**asked | changed)
+        assert "\n" not in str(found.value)
+
+    refused("there is no such file; did you mean 60.png", FileNotFoundError, queries=[photos / "0.png"])
+    refused("broken.png cannot be decoded: not an image", queries=[tmp_path / "broken.png"])
+    refused("is a folder; expected one image file", queries=[photos])
+    refused("no images below", index=f"folder:{tmp_path}/empty")
+    refused("cannot draw .gif, expected .html or .png", out="x.gif")
+    refused("--count 0", count=0)
+
+
+def test_rank_needs_no_labels(workdir):
+    """Of every image run; raw pixels have no views by the encoder's augmentations."""
+    options = {"rank": {"images": "16", "views": "3", "k": "4"}}
+    subject = of_run(workdir, **HOW, options=options)
+    bare = {part: dataclasses.replace(source, labels=None) for part, source in subject.splits.items()}
+    subject = dataclasses.replace(subject, splits=bare)
+    found = scored(subject, "rank")
+    tasks = {"rankme", "alpha-req", "lidar", "alignment", "uniformity", "neighbours"}
+    assert set(found) == {(name, task) for name in ("trained", "untrained") for task in tasks}
+    value = lambda task: found["trained", task]["mean"]
+    assert 1 <= value("rankme") <= 16
+    assert 1 <= value("lidar") <= 15
+    assert 0 < value("alignment") < 4
+    assert -8 < value("uniformity") < 0
+    assert 4 / 15 < value("neighbours") < 1
+    means = lambda scores: {key: score["mean"] for key, score in scores.items()}
+    assert means(scored(subject, "rank")) == means(found)
+    with pytest.raises(ValueError, match="k=16: expected at least 2 images"):
+        scored(dataclasses.replace(subject, options={"rank": {"images": "16", "k": "16"}}), "rank")
+    with pytest.raises(ValueError, match="without the augmentations of its run"):
+        scored(dataclasses.replace(subject, config={**subject.config, "augment": {"name": None}}), "rank")

@@ -19,7 +19,7 @@ def evaluate(
     *,
     encoder="trained",
     protocols=("knn", "linear", "fewshot"),
-    shots=(1, 10),
+    shots=(1, 5, 10),
     draws=1,
     fewshot_draws=100,
     seed=0,

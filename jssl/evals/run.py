@@ -48,8 +48,7 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
 def of_images(workdir, asked, draws, data, test, options):
     """-> scores, what to say of the data, labels of the test images; or nothing and a text, where there are none."""
     protocols = {name: table.find(name) for name in asked or table.DEFAULT}
-    missing = None if asked else {}
-    subject = of_run(workdir, data, test, draws=draws, options=options, missing=missing)
+    subject = of_run(workdir, data, test, draws=draws, options=options, missing=(missing := {}))
     save_pictures(workdir, subject.features["trained"]["test"], subject.splits["test"])
     save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
     said = {part: source.spec for part, source in subject.splits.items()}
@@ -58,7 +57,12 @@ def of_images(workdir, asked, draws, data, test, options):
     if not asked and not labelled:
         found = {name: subject.features[name]["train"] for name in subject.encoders}
         return [], unlabelled(workdir, found, said["train"]), None
-    scores = [score for protocol in protocols.values() for score in protocol(subject)]
+    scores = []
+    for protocol in protocols.values():
+        found = protocol(subject)
+        if asked and not found:
+            raise ValueError(list(missing.values())[-1])
+        scores += found
     labels = subject.labels["test"] if labelled else None
     if labelled:
         save_mistakes(workdir, scores, labels, subject.splits["test"], subject.splits["train"].label_names)

@@ -10,6 +10,8 @@ PROTOCOLS = {
     "linear": "jssl.evals.frozen:linear_of",
     "linear-sgd": "jssl.evals.frozen:sgd_of",
     "linear-grid": "jssl.evals.grid:protocol",
+    "retrieval": "jssl.evals.retrieval:protocol",
+    "rank": "jssl.evals.rank:protocol",
     "fewshot": "jssl.evals.frozen:fewshot_of",
     "semi": "jssl.evals.tuned:few",
     "finetune": "jssl.evals.tuned:of_all",
