@@ -27,7 +27,7 @@ class Settings:
 
 
 def alpha_req(x):
-    """alpha-ReQ (Agrawal et al., 2022; arXiv:2202.05808): how fast the covariance's eigenvalues fall, lambda_j ~ j^-alpha.
+    """alpha-ReQ (Agrawal et al., 2022; arXiv:2202.05808): how fast the eigenvalues of the covariance fall, j^-alpha.
 
     Near 1 is what the paper finds good: well above it few directions carry all, well below it noise does. x: features
     [N, D] -> alpha, the slope of log lambda_j over log j by least squares with weights 1 / j, j from 4 to 100 or to the
