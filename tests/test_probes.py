@@ -71,7 +71,7 @@ def test_retrieval_scores_every_query(subject):
     assert {task for _, task in found} == {"recall-1", "recall-5", "recall-10", "map"}
     assert len({name for name, _ in found}) == 3
     recall = [found["raw pixels", f"recall-{k}"]["mean"] for k in (1, 5, 10)]
-    assert 0.8 < recall[0] < recall[1] <= recall[2]
+    assert 0.8 < recall[0] <= recall[1] <= recall[2]
     precision = found["raw pixels", "map"]
     assert precision["stderr"] == pytest.approx(np.std(precision["rows"]["right"], ddof=1) / 10)
     assert precision["settings"]["index_rows"] == 300
@@ -103,15 +103,13 @@ def test_features_of_the_index_are_kept_until_images_or_weights_change(workdir, 
         (tmp_path / name).write_bytes((photos / name).read_bytes())
     how = {"workdir": workdir, "index": f"folder:{tmp_path}", "queries": [photos / "09.png"]}
     how["out"] = tmp_path / "found.html"
-    embedded = []
-    embed = Encoder.embed
-    monkeypatch.setattr(
-        Encoder, "embed", lambda self, source, *a: embedded.append(len(source)) or embed(self, source, *a)
-    )
+    embedded, embed = [], Encoder.embed
+    counted = lambda self, source, *how: embedded.append(len(source)) or embed(self, source, *how)
+    monkeypatch.setattr(Encoder, "embed", counted)
     first = search(**how)
-    assert embedded == [1, 3]
+    assert embedded == [3, 1]
     assert search(**how) == first
-    assert embedded == [1, 3, 1]
+    assert embedded == [3, 1, 1]
     (tmp_path / "03.png").write_bytes((photos / "03.png").read_bytes())
     assert "4 images of" in search(**how)
     assert embedded == [3, 1, 1, 4, 1]
