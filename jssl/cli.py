@@ -36,6 +36,7 @@ def _parser():
     train = verb("train", "Train a method; the same command on the same directory resumes.")
     train.add_argument("--config", required=True, help="FILE[:VARIANT], e.g. experiments/simclr.py:folder")
     train.add_argument("--workdir", help="run directory (default: runs/NAME-VARIANT)")
+    train.add_argument("--init-from", help="a run or .npz whose encoder to start from, whatever its method")
     train.epilog = "Any field of the config: --config.optim.lr=0.5"
 
     evaluate = verb("eval", "Score a trained encoder, its untrained self and raw pixels; several runs side by side.")
@@ -133,6 +134,8 @@ def _run(arguments, overrides):
         from jssl.config import load
         from jssl.train import train
 
+        if arguments.init_from:
+            overrides["init.encoder"] = arguments.init_from
         train(load(arguments.config, overrides), arguments.workdir or default_workdir(arguments.config))
     elif arguments.verb == "eval":
         print(_evaluate(arguments, overrides))

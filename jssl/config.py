@@ -26,6 +26,10 @@ def base():
             "dtype": None,  # compute: "bfloat16" on accelerators, "float32" on CPU; parameters are always float32
             "log_every": 50,
             "init_from": {},  # {state path: "RUN_OR_FILE" or "RUN_OR_FILE#path there"}
+            "init": {  # see `jssl.start`: the encoder of another run, as far as it fits, whatever its method
+                "encoder": None,  # "RUN_OR_FILE": --init-from
+                "warmup": 0.1,  # share of the steps in which only what is not the encoder moves
+            },
             "method": {"name": None},
             "encoder": {"name": None},
             "augment": {"name": None},
@@ -83,6 +87,7 @@ def base():
                 "codes": 2.0,  # perplexity of a tokenizer's codes, at least
                 "used": 0.02,  # share of prototypes or codes that name some input, of those that could, at least
                 "knn": 0.05,  # accuracy that k-NN may lie below its best
+                "start": 0.02,  # and below that of the weights that a run started from, where `init.encoder` is given
             },
             "checkpoint": {"every": 1000, "keep": 2, "best": "knn"},
             "eval": {

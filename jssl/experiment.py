@@ -22,6 +22,7 @@ from jssl.evals import links
 from jssl.evals.labels import share
 from jssl.method import Method, Time
 from jssl.optim import optimizer, schedule
+from jssl.start import ENCODER
 
 RESIDENT_SHARE = 0.25  # of a device's memory that images may take
 RESIDENT_CPU = 2**30  # bytes, where a device does not tell its memory
@@ -81,6 +82,7 @@ def prepare(config, source=None):
     epochs = config.train.per_epoch if config.train.epochs is not None else 1.0
     rate = schedule(config.optim, config.train.steps, config.train.batch_size, epochs)
     method, optim = build(config.method, encoder=encoder), config.optim
+    wait = round(config.init.warmup * config.train.steps) if config.init.encoder else 0
     if classes := probe.classes_of(config, source):
         method = probe.Probed(method, classes, len(source.labels))
         optim = optim.copy_and_resolve_references()
@@ -91,7 +93,7 @@ def prepare(config, source=None):
         method=method,
         augment=build(config.augment),
         preprocess=build(config.preprocess),
-        tx=optimizer(optim, rate, epochs, config.train.steps),
+        tx=optimizer(optim, rate, epochs, config.train.steps, held=(ENCODER, wait) if wait else None),
         rate=rate,
         time=Time(0, config.train.steps, config.train.per_epoch),
     )
@@ -182,6 +184,8 @@ def check(config, source, devices):
     """One line for each thing that cannot be."""
     train, calls = config.train, config.train.steps_per_call
     watch.check(config.watch)
+    if not 0 <= config.init.warmup < 1:
+        raise ValueError(f"init.warmup={config.init.warmup}; expected a share of the steps, from 0 to below 1")
     if source.modality == "graph" and source.single != (config.encoder.get("pool") is None):
         expected = "None: nodes are the examples" if source.single else "sum, mean or max: graphs are the examples"
         raise ValueError(f"{source.spec} holds {source.contents}: expected encoder.pool to be {expected}")

@@ -40,18 +40,19 @@ def schedule(optim, steps, batch_size, unit=1.0):
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), falling], [warmup]) if warmup else falling
 
 
-def optimizer(optim, rate, unit=1.0, steps=None):
+def optimizer(optim, rate, unit=1.0, steps=None, held=None):
     """The gradient transformation of `config.optim`, at the learning rate `rate(step)`.
 
     `optim.groups` is a sequence of dicts. The first whose 'pattern' is found in a parameter's path, such as
     'encoder/stem/kernel', gives it another 'lr_scale', 'weight_decay', 'clip' (norm of the group's gradient) or 'name',
     keeps it still until 'frozen_until', in the unit of `optim.warmup`, or, with 'constant', at the peak of the rate.
     steps: of the training, where `optim.weight_decay_end` is given. `optim.clip` does not count groups with a 'clip' of
-    their own: what they hold cannot change the others' steps.
+    their own: what they hold cannot change the others' steps. held: (pattern, step), what keeps still until that step,
+    whatever its group, or None.
     """
     tx = _one(optim, rate, steps)
-    if optim.groups:
-        tx = _groups(optim, rate, tx, unit, steps)
+    if optim.groups or held:
+        tx = _groups(optim, rate, tx, unit, steps, held)
     if not optim.clip:
         return tx
 
@@ -203,7 +204,8 @@ def _group(optim, path):
     return next((group for group in optim.groups if re.search(group["pattern"], path_of(path))), {})
 
 
-def _groups(optim, rate, default, unit, steps):
+def _groups(optim, rate, default, unit, steps, held):
+    pattern, wait = held or ("", 0)
     transforms = {"default": default}
     for group in optim.groups:
         for key in group:
@@ -211,21 +213,30 @@ def _groups(optim, rate, default, unit, steps):
                 raise ValueError(f"optim.groups: {dict(group)} has a {key!r}{nearest(key, GROUP)}")
         if "pattern" not in group:
             raise ValueError(f"optim.groups: {dict(group)} has no 'pattern'; expected one, of parameter paths")
-        own = optim.copy_and_resolve_references()
-        own.update({key: group[key] for key in ("weight_decay", "name") if key in group})
-        if "weight_decay" in group:
-            own.weight_decay_end = None
-        scale, until = group.get("lr_scale", 1.0), round(group.get("frozen_until", 0) * unit)
-        # A held optimizer counts its steps from `until`; the schedule goes on meanwhile.
-        at = lambda step, until=until: step + until
-        if group.get("constant"):
-            at = lambda step: round(optim.warmup * unit)
-        tx = _one(own, lambda step, scale=scale, at=at: scale * rate(at(step)), steps, until)
-        if group.get("clip"):
-            tx = optax.chain(optax.clip_by_global_norm(group["clip"]), tx)
-        transforms[group["pattern"]] = hold(tx, until) if until else tx
+        transforms[group["pattern"]] = _of_group(optim, rate, group, unit, steps)
+    if wait:
+        for group in ({"pattern": "default"}, *optim.groups):
+            transforms[f"{group['pattern']} held"] = _of_group(optim, rate, group, unit, steps, wait)
 
     def label(path, _):
-        return _group(optim, path).get("pattern", "default")
+        name = _group(optim, path).get("pattern", "default")
+        return f"{name} held" if wait and re.search(pattern, path_of(path)) else name
 
     return optax.partition(transforms, lambda params: jax.tree_util.tree_map_with_path(label, params))
+
+
+def _of_group(optim, rate, group, unit, steps, wait=0):
+    """The transformation of one group, held until step `wait` at least."""
+    own = optim.copy_and_resolve_references()
+    own.update({key: group[key] for key in ("weight_decay", "name") if key in group})
+    if "weight_decay" in group:
+        own.weight_decay_end = None
+    scale, until = group.get("lr_scale", 1.0), max(round(group.get("frozen_until", 0) * unit), wait)
+    # A held optimizer counts its steps from `until`; the schedule goes on meanwhile.
+    at = lambda step: step + until
+    if group.get("constant"):
+        at = lambda step: round(optim.warmup * unit)
+    tx = _one(own, lambda step: scale * rate(at(step)), steps, until)
+    if group.get("clip"):
+        tx = optax.chain(optax.clip_by_global_norm(group["clip"]), tx)
+    return hold(tx, until) if until else tx

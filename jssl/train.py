@@ -25,6 +25,7 @@ from jssl.log import Log
 from jssl.method import LABELS
 from jssl.optim import restart
 from jssl.sharding import distribute, everywhere, make_mesh, put, replicated, rows_here, state_shardings
+from jssl.start import start as start_from
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import rows
 from jssl.watch import LIMITS, Ended, Watch
@@ -111,6 +112,8 @@ class Run:
             fresh = state is None
             if fresh:
                 state = fill(self.begin(), config.init_from)
+                state, said = start_from(state, config.init.encoder) if config.init.encoder else (state, [])
+                chosen = chosen + said
             start = int(state.step)
             self.check_start(start)
             lines = chosen + preflight(config, self.source, state)
@@ -125,6 +128,10 @@ class Run:
                 if fresh:
                     self.export(state, "untrained")
                     self.draw_views(writer)
+                    if config.init.encoder and self.probe:
+                        first = {"knn": self.knn(state)}
+                        watching.look(0, first)
+                        writer.write(0, first)
                 else:
                     writer.note(f"resumed at step {start:,}")
                 try:
@@ -346,7 +353,8 @@ def refuse_another(workdir, config):
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
         return
-    changes = configs.difference(json.loads(path.read_text())["config"], configs.plain(config))
+    old = {"init": configs.plain(configs.base().init), **json.loads(path.read_text())["config"]}
+    changes = configs.difference(old, configs.plain(config))
     changes = [line for line in changes if line.partition(":")[0] not in MAY_CHANGE]
     if changes:
         raise ValueError(f"{workdir} holds a run with another config ({'; '.join(changes)}); expected a new --workdir")

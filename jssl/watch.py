@@ -157,7 +157,7 @@ def codes(rows, limits):
 
 def knn_falling(rows, limits):
     """k-NN that has been below its best for the last `patience` evaluations."""
-    seen = [(row["knn"], row["step"]) for row in rows if "knn" in row]
+    seen = [(row["knn"], row["step"]) for row in rows if "knn" in row and row["step"]]
     (best, step), last = max(seen, key=lambda pair: (pair[0], -pair[1]), default=(0, 0)), seen[-limits["patience"] :]
     if len(seen) <= limits["patience"] or any(value >= best - limits["knn"] for value, _ in last):
         return None
@@ -168,10 +168,37 @@ def knn_falling(rows, limits):
     )
 
 
+def start_undone(rows, limits):
+    """k-NN below that of the weights that a continued run started from, a row of step 0, on the last `patience`
+    evaluations."""
+    seen = [(row["step"], row["knn"]) for row in rows if "knn" in row]
+    if not seen or seen[0][0]:
+        return None
+    (_, start), *history = seen
+    return fallen(history, start, limits["start"], limits["patience"])
+
+
+def fallen(history, start, drop, patience):
+    """One sentence where each of the last `patience` values lies more than `drop` below `start`, else None.
+
+    history: [(step, k-NN accuracy), ...] after the start, oldest first; start: that of the starting weights.
+    """
+    last = history[-patience:]
+    if len(last) < patience or any(value >= start - drop for _, value in last):
+        return None
+    step, value = last[-1]
+    return (
+        f"k-NN is below that of the starting weights: {value:.1%} at step {step:,}, and {start:.1%} before the first; "
+        f"so it was on the last {patience} evaluations; training undoes what the encoder knew: try a lower optim.lr, a "
+        "longer optim.warmup or init.warmup, or data nearer to those that it knows"
+    )
+
+
 RULES = {
     "not finite": not_finite,
     "collapse": collapse,
     "teacher": teacher,
     "codes": codes,
+    "start": start_undone,
     "knn": knn_falling,
 }

@@ -23,6 +23,7 @@ from jssl.nets.net import Net, apply_net, init_net
 from jssl.optim import layer_decay, optimizer, schedule
 from jssl.peft import ALL, Tuning
 from jssl.sharding import make_mesh, replicated
+from jssl.start import places
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import ema
 
@@ -250,20 +251,11 @@ def own(encoder):
     x = jax.ShapeDtypeStruct((1, side, side, encoder.channels), jnp.float32)
     params, stats = jax.eval_shape(functools.partial(init_net, network), jax.random.key(0), x)
     tree = {"params": encoder.params, "carry": encoder.carry}
-    keys, there = place(tree, params), place(tree, stats) if stats else ()
-    if keys is None or there is None:
+    keys, there = places(tree, params), places(tree, stats) if stats else [()]
+    if not keys or not there:
         name = type(encoder.method).__name__
         raise ValueError(f"finetune: {name}'s encoder is not one network of whole images, which can be trained on")
-    return keys, at(tree, keys), at(tree, there) if stats else {}
-
-
-def place(tree, like, keys=()):
-    """The keys to the first subtree that has the paths and shapes of `like`, or None."""
-    shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)
-    if jax.tree.structure(tree) == jax.tree.structure(like) and shapes(tree) == shapes(like):
-        return keys
-    found = (place(below, like, (*keys, key)) for key, below in tree.items() if isinstance(below, dict))
-    return next((one for one in found if one is not None), None)
+    return keys[0], at(tree, keys[0]), at(tree, there[0]) if stats else {}
 
 
 def at(tree, keys):

@@ -14,10 +14,13 @@ def table(net, name, init, shape, side=None):
         learned = net.param(name, init, (side, side, shape[-1]) if side else shape)
     else:
         learned = net.get_variable("params", name)
-    if learned.shape == shape:
-        return learned
-    rows, columns = _bicubic(learned.shape[0], shape[0]), _bicubic(learned.shape[1], shape[1])
-    return jnp.einsum("yh,hwd,xw->yxd", rows, learned, columns, precision="highest")
+    return learned if learned.shape == shape else resized(learned, *shape[:2])
+
+
+def resized(table, height, width):
+    """A table [h, w, D] on a grid of another size, [height, width, D]."""
+    rows, columns = _bicubic(table.shape[0], height), _bicubic(table.shape[1], width)
+    return jnp.einsum("yh,hwd,xw->yxd", rows, table, columns, precision="highest")
 
 
 def _bicubic(size, target):
