@@ -185,7 +185,9 @@ def test_fog_is_a_cloud_and_leaves_the_maximum():
     assert abs(np.diff(rough, axis=0)).mean() > 2 * abs(np.diff(cloud, axis=0)).mean()
     night = np.zeros_like(GREY)
     night[:, 3, 3] = 255
-    assert of("fog", 5, night)[0, 4:].max() / 255 == pytest.approx(1.5 / (1 + 1.5), abs=0.01)
+    foggy = of("fog", 5, night)[0] / 255
+    foggy[3, 3] = 0
+    assert foggy.max() == pytest.approx(1.5 / (1 + 1.5), abs=0.01)
 
 
 def test_brightness_raises_the_value_of_hsv():

@@ -72,7 +72,7 @@ def ice(key, height, width):
 
 
 def fog(key, x, table, level):
-    """A cloud, see `plasma`, and all that dimmed to the image's own maximum; the constants: how much of it, its decay."""
+    """A cloud, see `plasma`, and all dimmed to the image's own maximum; the constants: how much cloud, its decay."""
     much, decay = jnp.asarray(table)[level]
     top = x.max()
     cloud = plasma(key, max(x.shape[:2]), decay)[: x.shape[0], : x.shape[1], None]
