@@ -101,7 +101,8 @@ def _opened(option, spec):
     if kind != "folder" or not rest:
         near = f"folder:{spec}" if not colon else "folder:PATH"
         raise ValueError(f"{option} {spec}: only folders and manifests can be curated, expected {near}")
-    files, labels, names = listed(spec, *path_and_slice(spec, rest))
+    files, named = listed(spec, *path_and_slice(spec, rest))
+    labels, names = named["labels"], named["label_names"]
     order = sorted(range(len(files.names)), key=files.names.__getitem__)
     texts = None if labels is None else [names[labels[row]] for row in order]
     return Files(files.root, [files.names[row] for row in order]), texts

@@ -53,7 +53,7 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
     Files that cannot be decoded are named in the log and left out; more than `max_bad` of them is an error.
     """
     began = time.monotonic()
-    files, labels, label_names = listed(spec, path, rows)
+    files, named = listed(spec, path, rows)
     kept, bad, images = scan(files, channels, fits)
     check_bad(spec, bad, len(files.names), max_bad)
     source = Source(
@@ -62,12 +62,11 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
         channels=channels,
         images=images,
         open=Files(files.root, [files.names[row] for row in kept]),
-        labels=None if labels is None else labels[kept],
-        label_names=label_names,
         bad=tuple(bad),
         max_bad=max_bad,
+        **{field: _rows(value, kept) for field, value in named.items()},
     )
-    classes = f" in {len(label_names)} classes" if label_names else ""
+    classes = f" in {len(source.label_names)} classes" if source.label_names else ""
     where = "on disk" if images is None else f"in memory, {images.nbytes >> 20} MiB"
     seconds = time.monotonic() - began
     logging.info("%s: %d images%s (%s), %d bad, %.1f s", spec, len(source), classes, where, len(bad), seconds)
@@ -75,15 +74,14 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
 
 
 def listed(spec, path, rows=slice(None)):
-    """-> Files, labels int32 [N] and their names, or None and None; nothing is opened yet.
+    """-> Files, {"labels", "label_names", "groups", "group_names"} as `read_manifest` has them; nothing is opened yet.
 
     path: a folder, whose images come sorted by name and whose labels are the first folders of the names, where every
     file is in one and there are two or more; or a manifest, see `read_manifest`, in its order.
     """
+    named = {"labels": None, "label_names": None, "groups": None, "group_names": None}
     if path.lower().endswith(".csv") and os.path.isfile(path):
-        root, names, labels, label_names = read_manifest(spec, path)
-        if labels is None:
-            labels, label_names = labels_of(names)
+        root, names, named = read_manifest(spec, path)
         for name in names[rows] if len(names) <= HEADERS else ():
             if not os.path.exists(os.path.join(root, name)):
                 raise FileNotFoundError(
@@ -93,14 +91,20 @@ def listed(spec, path, rows=slice(None)):
         root, names = path, list_images(path)
         if not names:
             raise ValueError(f"{spec}: no images below {path}, expected files named {', '.join(SUFFIXES)}")
-        labels, label_names = labels_of(names)
     elif os.path.exists(path):
         raise ValueError(f"{spec}: {path} is a file, expected a folder or a manifest named .csv")
     else:
         raise FileNotFoundError(f"{spec}: {path} is not there, expected a folder or a manifest named .csv")
     if not names[rows]:
         raise ValueError(f"{spec}: the slice keeps none of the {len(names)} images")
-    return Files(root, names[rows]), None if labels is None else labels[rows], label_names
+    if named["labels"] is None:
+        named["labels"], named["label_names"] = labels_of(names)
+    return Files(root, names[rows]), {field: _rows(value, rows) for field, value in named.items()}
+
+
+def _rows(value, rows):
+    """Rows of an array; names and None as they are."""
+    return value[rows] if isinstance(value, np.ndarray) else value
 
 
 def list_images(path):

@@ -23,7 +23,8 @@ class Source:
 
     names: N texts (file names, or row numbers in the original set); channels: C of every image; images: uint8
     [N, H, W, C] or None; open: row -> PIL image of any size, not yet decoded, or None; labels: int32 [N] or None;
-    bad: [(name, reason)] of what was left out at opening; max_bad: the share of files that may be bad.
+    groups: int32 [N] or None, of people or places, for `jssl.evals.fairness`: training never sees them; bad: [(name,
+    reason)] of what was left out at opening; max_bad: the share of files that may be bad.
     """
 
     spec: str
@@ -33,6 +34,8 @@ class Source:
     open: Callable[[int], Image.Image] | None = None
     labels: np.ndarray | None = None
     label_names: tuple[str, ...] | None = None
+    groups: np.ndarray | None = None
+    group_names: tuple[str, ...] | None = None
     bad: tuple[tuple[str, str], ...] = ()
     max_bad: float = 0.01
 
@@ -98,6 +101,7 @@ class Source:
             images=None if self.images is None else self.images[rows],
             open=None if self.open is None else Taken(self.open, rows),
             labels=None if self.labels is None else self.labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
             bad=(),
         )
 
@@ -230,7 +234,27 @@ def open_npz(spec, rest, channels):
         )
     names = [str(row) for row in range(len(images))[rows]]
     label_names = tuple(str(name) for name in arrays["label_names"]) if "label_names" in arrays else None
-    return _held(spec, names, with_channels(spec, images[rows], channels), labels[rows] if key else None, label_names)
+    groups, group_names = _groups(spec, arrays, len(images))
+    source = _held(spec, names, with_channels(spec, images[rows], channels), labels[rows] if key else None, label_names)
+    return dataclasses.replace(source, groups=None if groups is None else groups[rows], group_names=group_names)
+
+
+def _groups(spec, arrays, n):
+    """The array `groups` of an .npz, whole numbers from 0 or texts -> int32 [n] and names, or None and None."""
+    groups = arrays.get("groups", arrays.get("group"))
+    if groups is None:
+        return None, None
+    if groups.shape != (n,) or groups.dtype.kind not in "iuU" or (groups.dtype.kind == "i" and groups.min() < 0):
+        raise ValueError(
+            f"{spec}: `groups` is {groups.dtype} {list(groups.shape)}, expected whole numbers from 0 or texts [{n}]"
+        )
+    if groups.dtype.kind == "U":
+        names, groups = np.unique(groups, return_inverse=True)
+    else:
+        names = arrays.get("group_names", np.arange(groups.max() + 1))
+        if len(names) <= groups.max():
+            raise ValueError(f"{spec}: group {groups.max()} has no name, `group_names` has {len(names)}")
+    return groups.astype(np.int32), tuple(map(str, names))
 
 
 def _held(spec, names, images, labels, label_names):
