@@ -155,6 +155,27 @@ def logistic(x, labels, *, classes, penalty, tol=1e-6, max_steps=1000):
     return model[:-1], model[-1]
 
 
+def fitted(train, train_labels, *, classes, penalties=PENALTIES, validation=0.2, seed=0, tol=1e-4, max_steps=500):
+    """The classifier of `probe`, for many test sets: -> function from features [M, D] to logits float32 [M, classes],
+    settings."""
+    train, labels = check(train, train_labels, "training")
+    check_classes(labels, labels, classes)
+    move, rows = standardiser(train), np.ones((1, len(train)), bool)
+    held = _validation(labels, rows, validation, seed)
+    penalties = sorted(map(float, penalties), reverse=True)
+    models, picked, scores = _pick(
+        move(train), labels, rows, held, classes, np.asarray(penalties), tol, max_steps, refit=True
+    )
+    settings = {
+        "classifier": "logistic regression, L-BFGS, mean cross-entropy + penalty / 2 * |W|^2, intercept free",
+        "penalties": penalties,
+        "penalty": float(picked[0]),
+        "validation_accuracy": float(scores[0]),
+        **_settings(validation, seed, True, rows),
+    }
+    return lambda features: np.asarray(logits(models[0], move(jnp.asarray(features, jnp.float32)))), settings
+
+
 def standardiser(train):
     """-> function that standardises features [N, D] by the mean and variance of `train`; constant dimensions to 0."""
     mean, std = train.mean(0), train.std(0)

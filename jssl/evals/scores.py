@@ -39,6 +39,14 @@ TITLES = {
     "alignment": "alignment",
     "uniformity": "uniformity",
     "neighbours": "neighbours kept",
+    "robustness": "corrupted, linear probe",
+    "robustness-kept": "kept, linear probe",
+    "robustness-knn": "corrupted, k-NN",
+    "robustness-knn-kept": "kept, k-NN",
+    "fairness-worst": "worst group",
+    "fairness-gap": "gap of groups",
+    "ood": "out-of-distribution, AUROC by k-NN",
+    "ood-softmax": "out-of-distribution, AUROC by softmax",
     "svm": "SVM, 10 folds",
     "nmi": "clusters, NMI",
     "ari": "clusters, ARI",
@@ -195,6 +203,10 @@ def title(task):
     if kind == "semi":
         percent, _, way = n.partition("-")
         return f"{'fine-tuned' if way == 'finetune' else 'probe'}, {percent} % of labels"
+    if kind == "transfer":
+        name, _, way = n.rpartition("-")
+        from_run = " of the run's set" if name.endswith("-own") else ""
+        return f"{title(way)}{from_run}, {name.removesuffix('-own')}"
     if kind == "fewshot" and n.isdigit():
         return f"{n} label{'s' if n != '1' else ''} per class"
     if task.startswith("peft-last-"):

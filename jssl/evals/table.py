@@ -20,6 +20,9 @@ PROTOCOLS = {
     "depth": "jssl.evals.depth:protocol",
     "corloc": "jssl.evals.boxes:protocol",
     "anomaly": "jssl.evals.anomaly:protocol",
+    "robustness": "jssl.evals.robustness:protocol",
+    "transfer": "jssl.evals.transfer:protocol",
+    "fairness": "jssl.evals.fairness:protocol",
 }
 
 

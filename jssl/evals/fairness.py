@@ -1,0 +1,75 @@
+"""Accuracy by group of people or places, the group for which it is worst, and how far apart groups are."""
+
+import numpy as np
+
+from jssl.evals import linear
+from jssl.evals.scores import RESAMPLES, bootstrap, entry
+
+LEAST = 20  # test images of a group, below which nothing is said of it
+WHERE = "an array `groups` in an .npz, or a column `group` in the manifest of folder:MANIFEST.csv"
+
+
+def protocol(subject):
+    """The linear probe of all training images, judged group by group -> scores; groups are looked at in nothing else.
+
+    "fairness-worst": the least accuracy of a group; "fairness-gap": the best group's accuracy minus the worst one's.
+    Raises ValueError where the test images have no groups, or fewer than two of `LEAST` images.
+    """
+    test, labels = subject.splits["test"], subject.labels
+    if test.groups is None:
+        raise ValueError(f"{test.spec} has no groups; fairness needs {WHERE}")
+    sizes = np.bincount(test.groups)
+    judged = np.flatnonzero(sizes >= LEAST)
+    if len(judged) < 2:
+        most = ", ".join(str(size) for size in sorted(sizes)[:-6:-1])
+        raise ValueError(
+            f"{test.spec} has {len(judged)} groups of {LEAST} test images or more (the largest have {most}); fairness "
+            "needs two"
+        )
+    scores = []
+    for encoder, features in subject.features.items():
+        data = (features["train"], labels["train"], features["test"], labels["test"])
+        found = linear.probe(*data, classes=subject.classes, seed=subject.seed)
+        right = found["predictions"][0] == labels["test"]
+        scores += of_groups(encoder, right, test.groups, judged, test.group_names, found["settings"])
+    return scores
+
+
+def of_groups(encoder, right, groups, judged, names, settings):
+    """The two scores of one classifier. right: bool [M]; groups: int [M]; judged: the groups that are large enough."""
+    name = lambda group: names[group] if names else str(group)
+    by_group = {}
+    for group in np.unique(groups):
+        own = right[groups == group]
+        by_group[name(group)] = {"test_rows": len(own), "accuracy": float(own.mean())}
+        if group in judged:
+            by_group[name(group)] |= dict(zip(("low", "high"), bootstrap(own)))
+        else:
+            by_group[name(group)]["too_few"] = f"fewer than {LEAST} test images: left out of worst and gap"
+    sizes, counts = (np.array([values[groups == group].sum() for group in judged]) for values in (right | True, right))
+    shares = counts / sizes
+    worst, best = judged[shares.argmin()], judged[shares.argmax()]
+    low, high, p = gap_test(counts, sizes)
+    said = {**settings, "by group": by_group, "worst": name(worst), "best": name(best), "accuracy": float(right.mean())}
+    interval = "95 %, bootstrap over the worst group's test images"
+    first = entry("fairness-worst", encoder, [shares.min()], {**said, "interval": interval})
+    first |= {key: by_group[name(worst)][key] for key in ("low", "high")}
+    said |= {
+        "figure": "accuracy of the best group minus that of the worst",
+        "interval": "95 %, bootstrap within each group; the gap of each resample is that of its own best and worst",
+        "p": p,
+        "p_of": "a gap as large if it were chance which images are of which group, by permutation",
+        "words": "more than chance" if p < 0.05 else "no more than chance makes of groups that are alike",
+    }
+    return [first, {**entry("fairness-gap", encoder, [np.ptp(shares)], said), "low": low, "high": high}]
+
+
+def gap_test(counts, sizes, level=0.05, seed=0):
+    """The gap of the best and the worst group -> low, high: its percentile bootstrap interval; p: how often as large a
+    gap comes about when the right answers are dealt to the groups at random. counts: right ones [G], sizes: [G]."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.binomial(sizes, counts / sizes, (RESAMPLES, len(sizes)))  # of each group, resampled
+    low, high = np.quantile(np.ptp(drawn / sizes, axis=1), (level / 2, 1 - level / 2))
+    dealt = rng.multivariate_hypergeometric(sizes, counts.sum(), RESAMPLES)
+    as_large = np.ptp(dealt / sizes, axis=1) >= np.ptp(counts / sizes) * (1 - 1e-9)
+    return float(low), float(high), float((1 + as_large.sum()) / (1 + RESAMPLES))
