@@ -161,7 +161,7 @@ def fitted(train, train_labels, *, classes, penalties=PENALTIES, validation=0.2,
     train, labels = check(train, train_labels, "training")
     check_classes(labels, labels, classes)
     move, rows = standardiser(train), np.ones((1, len(train)), bool)
-    held = _validation(labels, rows, validation, seed)
+    held = validation_rows(labels, rows, validation, seed)
     penalties = sorted(map(float, penalties), reverse=True)
     models, picked, scores = _pick(
         move(train), labels, rows, held, classes, np.asarray(penalties), tol, max_steps, refit=True
@@ -171,7 +171,7 @@ def fitted(train, train_labels, *, classes, penalties=PENALTIES, validation=0.2,
         "penalties": penalties,
         "penalty": float(picked[0]),
         "validation_accuracy": float(scores[0]),
-        **_settings(validation, seed, True, rows),
+        **described(validation, seed, True, rows),
     }
     return lambda features: np.asarray(logits(models[0], move(jnp.asarray(features, jnp.float32)))), settings
 

@@ -13,6 +13,7 @@ from jssl import data as sources
 from jssl.augment.corrupt import CORRUPTIONS, SEVERITIES, corrupt, published
 from jssl.config import nearest
 from jssl.evals import knn, linear
+from jssl.evals.neighbours import neighbours
 from jssl.evals.scores import RESAMPLES, entry
 from jssl.evals.subject import BATCH, pixels
 from jssl.sharding import make_mesh, put
@@ -230,7 +231,7 @@ def out_of_distribution(subject, rows, spec):
 
 def far(features, k):
     """-> {"test", "other": float [M], larger for stranger images}, words"""
-    similar = lambda x: np.asarray(knn.neighbours(features["train"], x, k)[0])[:, -1]
+    similar = lambda x: np.asarray(neighbours(features["train"], x, k)[0])[:, -1]
     return {part: -similar(features[part]) for part in ("test", "other")}, f"cosine distance to neighbour {k}"
 
 
