@@ -47,7 +47,7 @@ def confusion(found, names):
         return f"{lead}. The commonest confusions of {count} classes:</p>{_commonest(counts, names)}"
     return (
         f"{lead}, on the diagonal. A row is a class, its cells the shares of it, in per cent, that are taken for each "
-        f"class; the darker the cell, the larger the share.</p>{_matrix(counts, names)}"
+        f"class; the stronger its colour, the larger the share.</p>{_matrix(counts, names)}"
     )
 
 
