@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jssl.sharding import make_mesh, nested, path_of, put, replicated, rows_here
 from jssl.transforms import normalised
 
 FOLDER = "encoder"
+HELD = 2**31  # bytes of features in memory
 
 
 class Encoder:
@@ -116,20 +118,32 @@ def embedder(method, preprocess, mesh, read=lambda out: out["features"]):
 
 
 def embed(run, params, carry, source, preprocess, batch_size, workers=0):
-    """The features of every row of `source`, float32 [N, D], on every process. run: from `embedder`; of several things
-    read, a tree of them."""
+    """The features of every row of `source`, float32 [N, D], on every process; of more than `HELD` bytes in a file that
+    goes with the array. run: from `embedder`; of several things read, a tree of them."""
     if source.modality == "graph":
         return _of_graphs(run, params, carry, source, batch_size, workers)
     devices = run.mesh.size
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
-    found = []
+    found, at = None, 0
     here = rows_here(run.mesh, batch_size)
     batches = source.every(
         batch_size=batch_size, rows=here, size=preprocess.size, crop=preprocess.crop, workers=workers
     )
     for batch in batches:
-        found.append(jax.tree.map(np.asarray, run(params, carry, {"image": batch["image"]}, batch_size)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(source)], *found)
+        made = jax.tree.map(np.asarray, run(params, carry, {"image": batch["image"]}, batch_size))
+        if found is None:
+            found = jax.tree.map(lambda x: _room((len(source), *x.shape[1:]), x.dtype), made)
+        for place, x in zip(jax.tree.leaves(found), jax.tree.leaves(made), strict=True):
+            place[at : at + batch_size] = x[: len(source) - at]
+        at += batch_size
+    return found
+
+
+def _room(shape, dtype):
+    """An array to fill, in memory or, of more than `HELD` bytes, in a file without a name."""
+    if np.prod(shape) * np.dtype(dtype).itemsize <= HELD:
+        return np.empty(shape, dtype)
+    return np.memmap(tempfile.TemporaryFile(), dtype, "w+", shape=shape)
 
 
 def pools(out, last):

@@ -136,7 +136,8 @@ def _draw(out, workdir, source, queries, pictures, rows):
         tiles.insert(0, sections.tile(image, "query", str(path), "same"))
         columns = "repeat(auto-fill, minmax(7rem, 1fr))"
         tiles = f'<div class="row" style="grid-template-columns: {columns}">{"".join(tiles)}</div>'
-        body.append(f"<section><h2>{sections.escape(path)}</h2>{tiles}</section>")
+        heading = f'<h2 style="overflow-wrap: anywhere">{sections.escape(os.path.basename(path))}</h2>'
+        body.append(f"<section>{heading}{tiles}</section>")
     body.append("<footer>Made by jssl search: cosine similarity of features, exact.</footer>")
     report.page(out, "Search · jssl", body)
 

@@ -76,7 +76,7 @@ def test_eval_scores_all_three_and_writes_the_whole_protocol(workdir):
     table = evals.evaluate(workdir, protocol="knn,fewshot")
     scores = json.loads((workdir / "scores.json").read_text())
     assert [line.split("  ")[0] for line in table.splitlines()[2:5]] == ["trained", "untrained", "raw pixels"]
-    assert {score["task"] for score in scores["scores"]} == {"knn", "fewshot-1", "fewshot-10"}
+    assert {score["task"] for score in scores["scores"]} == {"knn", "fewshot-1", "fewshot-5", "fewshot-10"}
     assert all(score["settings"] and score["stderr"] > 0 for score in scores["scores"])
     assert scores["protocol"]["data"] == {"train": "digits", "test": "digits@test", "encoder_saw_test_images": False}
     assert scores["run"]["versions"]["jax"]

@@ -357,7 +357,7 @@ def test_what_is_wrong_is_one_line():
     refused("the test set has no labels", labels={"test": None})
     refused("all 150 training labels are class 0; expected at least two", labels={"train": np.zeros(150, int)})
     rare = np.where(np.arange(150) < 4, 2, TRAIN[1] % 2)
-    refused("class 2 has 4 training examples; expected at least 10", labels={"train": rare}, protocols=["fewshot"])
+    refused("class 2 has 4 training examples; expected at least 5", labels={"train": rare}, protocols=["fewshot"])
     refused("class 3 has 0 training examples", labels={"test": TEST[1] + 1}, protocols=["fewshot"])
     refused("go down to -1", labels={"test": TEST[1] - 1})
     refused("expected class numbers", labels={"test": TEST[1] + 0.5})

@@ -34,6 +34,16 @@ def scored(subject, name):
     return {(score["encoder"], score["task"]): score for score in table.find(name)(subject)}
 
 
+def test_features_that_do_not_fit_lie_in_a_file_and_k_nn_reads_them_there(workdir, subject, monkeypatch):
+    expected = subject.features["trained"]
+    monkeypatch.setattr("jssl.encoder.HELD", 1000)
+    other = of_run(workdir, **HOW)
+    for part in ("train", "test"):
+        assert isinstance(other.features["trained"][part], np.memmap)
+        np.testing.assert_array_equal(other.features["trained"][part], expected[part])
+    assert scored(other, "knn")["trained", "knn"]["mean"] == scored(subject, "knn")["trained", "knn"]["mean"]
+
+
 def test_knn_s_headline_is_the_config_s_and_the_grid_is_kept_beside_it(subject):
     score = scored(subject, "knn")["trained", "knn"]
     settings = score["settings"]

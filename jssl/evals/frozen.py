@@ -6,7 +6,7 @@ import numpy as np
 
 from jssl.config import nearest
 from jssl.evals import fewshot, knn, linear
-from jssl.evals.labels import by_class, check, check_classes, share
+from jssl.evals.labels import by_class, check, check_classes, check_labels, share
 from jssl.evals.scores import attempt, entry
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
@@ -53,7 +53,10 @@ def evaluate(
         raise ValueError(f"unknown protocol {unknown[0]!r}{nearest(unknown[0], PROTOCOLS)}")
     if draws < 1:
         raise ValueError(f"draws is {draws}; expected at least 1")
-    x, y = check(features.get("train"), labels.get("train"), "training")
+    x = features.get("train")
+    y = check_labels(labels.get("train"), "training", x)
+    if set(protocols) != {"knn"}:  # which reads it block by block, and checks it there
+        x, y = check(x, y, "training")
     test, test_y = check(features.get("test"), labels.get("test"), "test")
     classes = int(max(y.max(), test_y.max())) + 1
     check_classes(y, test_y, classes)
@@ -150,7 +153,9 @@ def score(task, encoder, found, labels, settings, classes=None):
 
 def _knn(data, rows, classes, k, temperature):
     x, y, test, test_y = data
-    found = [_votes(x[d], y[d], test, test_y, classes=classes, k=k, temperature=temperature) for d in rows]
+    found = [
+        _votes(x if d.all() else x[d], y[d], test, test_y, classes=classes, k=k, temperature=temperature) for d in rows
+    ]
     accuracies, predictions = (np.array([one[key] for one in found]) for key in ("accuracy", "predictions"))
     settings = _knn_settings(found, int(rows[0].sum()), temperature)
     return {"accuracies": accuracies, "predictions": predictions, "settings": settings}
