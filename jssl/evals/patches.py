@@ -12,10 +12,11 @@ from PIL import Image
 
 from jssl.augment import color
 from jssl.config import nearest
-from jssl.evals.finetune import at, place
+from jssl.evals.finetune import at
 from jssl.nets.net import apply_net, init_net
 from jssl.nets.vit import patchify
 from jssl.sharding import put, replicated, rows_here
+from jssl.start import places
 
 CELLS = 4  # of a patch along a side, whose colours are what raw pixels say of it
 LOOKED = 100  # images whose shapes say to which shape all of them are brought
@@ -174,10 +175,10 @@ def _map(encoder, layer, want, params, carry, x):
     network, rng = encoder.method.encoder, jax.random.key(0)
     like = jax.eval_shape(lambda: init_net(network, rng, jnp.zeros(x.shape)))
     tree, name = {"params": params, "carry": carry}, type(network).__name__
-    places = [place(tree, part) if part else () for part in like]
-    if None in places:
+    found = [places(tree, part) if part else [()] for part in like]
+    if not all(found):
         raise ValueError(f"{type(encoder.method).__name__} keeps no {name} of whole images: no map to look at")
-    params, stats = (at(tree, keys) if part else {} for keys, part in zip(places, like, strict=True))
+    params, stats = (at(tree, keys[0]) if part else {} for keys, part in zip(found, like, strict=True))
     _, out, _ = apply_net(network, params, stats, x)
     maps = {key: value for key, value in out.items() if getattr(value, "ndim", 0) == 4}
     if not maps:

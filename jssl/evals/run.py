@@ -19,13 +19,13 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
 
     workdir: a run directory, or the folder of an encoder that comes without one, for which `data` must be given.
     protocol: comma-separated names, of `jssl.evals.table.PROTOCOLS` for images, of `jssl.evals.graphs` for graphs; by
-    default those that take seconds. draws: of the labelled images, one by default, for all but fewshot, which draws 100
-    times, and semi, 5; of splits of a graph that comes without one, 20. data, test: other labelled sources than the
-    run's own. Without a test source a fifth of the labelled images is held out: the encoder has then seen them, without
-    labels. options: {protocol: {field of its settings: value or text}}.
+    default those that take seconds; "all": whatever the data allow, in minutes. draws: of the labelled images, one by
+    default, for all but fewshot, which draws 100 times, and semi, 5; of splits of a graph that comes without one, 20.
+    data, test: other labelled sources than the run's own. Without a test source a fifth of the labelled images is held
+    out: the encoder has then seen them, without labels. options: {protocol: {field of its settings: value or text}}.
     """
     workdir = pathlib.Path(workdir)
-    asked = tuple(protocol.split(",")) if protocol else None
+    asked = tuple(protocol.split(",")) if protocol and protocol != table.ALL else None
     config = config_of(workdir)
     if config["modality"] == "graph":
         if test:
@@ -34,7 +34,8 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
         scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
         labels = None
     else:
-        scores, said, labels = of_images(workdir, asked, draws, data, test, options or {})
+        names = table.PROTOCOLS if protocol == table.ALL else asked or table.DEFAULT
+        scores, said, labels = of_images(workdir, names, asked, draws, data, test, options or {})
     if isinstance(said, str):
         return said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
@@ -45,21 +46,25 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     return "\n".join([of_scores.table(scores, said.get("left out")), *same])
 
 
-def of_images(workdir, asked, draws, data, test, options):
-    """-> scores, what to say of the data, labels of the test images; or nothing and a text, where there are none."""
-    protocols = {name: table.find(name) for name in asked or table.DEFAULT}
+def of_images(workdir, names, asked, draws, data, test, options):
+    """-> scores, what to say of the data, labels of the test images; or nothing and a text, where there are none.
+
+    names: of protocols; asked: those that the user named, of which each is to give something, or None.
+    """
+    protocols = {name: table.find(name) for name in names}
     subject = of_run(workdir, data, test, draws=draws, options=options, missing=(missing := {}))
     save_pictures(workdir, subject.features["trained"]["test"], subject.splits["test"])
     save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
     said = {part: source.spec for part, source in subject.splits.items()}
     said["encoder_saw_test_images"] = not (test or subject.config["data"]["eval_source"])
     labelled = all(source.labels is not None for source in subject.splits.values())
-    if not asked and not labelled:
+    if not asked and not labelled and names is not table.PROTOCOLS:
         found = {name: subject.features[name]["train"] for name in subject.encoders}
         return [], unlabelled(workdir, found, said["train"]), None
     scores = []
-    for protocol in protocols.values():
-        known, found = len(missing), protocol(subject)
+    for name, protocol in protocols.items():
+        known = len(missing)
+        found = of_scores.attempt(name, lambda protocol=protocol: protocol(subject), None if asked else missing)
         if asked and not found and len(missing) > known:  # nothing is left of what was asked for
             raise ValueError(list(missing.values())[-1])
         scores += found

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 10_000  # of a bootstrap and of a permutation test
+WIDE = 6  # tasks beside each other in a table of text
 LEVEL = 0.05  # below it two encoders are called different
 PREDICTIONS = "predictions.npz"
 TITLES = {
@@ -215,13 +216,15 @@ def title(task):
 
 
 def table(scores, missing=None):
-    """Encoders down, tasks across, per cent with standard errors and intervals: plain text of several lines, then what
-    is `missing`, {title: why}."""
+    """Encoders down, tasks across, of many tasks the other way round, per cent with standard errors and intervals:
+    plain text of several lines, then what is `missing`, {title: why}."""
     tasks = list(dict.fromkeys(score["task"] for score in scores))
     encoders = list(dict.fromkeys(score["encoder"] for score in scores))
     cells = {(score["encoder"], score["task"]): _cell(score) for score in scores}
     lines = [["% ± stderr", *map(title, tasks)]]
     lines += [[encoder, *(cells.get((encoder, task), "") for task in tasks)] for encoder in encoders]
+    if len(tasks) > WIDE:
+        lines = [list(column) for column in zip(*lines, strict=True)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     text = lambda line: "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
