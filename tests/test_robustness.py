@@ -83,8 +83,8 @@ def test_the_interval_of_an_auroc_is_that_of_resampled_images():
     rng = np.random.default_rng(0)
     known, unknown = np.round(rng.normal(0, 1, 60), 1), np.round(rng.normal(1, 1, 80), 1)
     pick = lambda values: rng.choice(values, len(values))
-    expected = np.quantile([robustness.auroc(pick(known), pick(unknown)) for _ in range(1500)], (0.025, 0.975))
-    np.testing.assert_allclose(robustness.auroc_interval(known, unknown), expected, atol=0.015)
+    expected = np.quantile([robustness.auroc(pick(known), pick(unknown)) for _ in range(300)], (0.025, 0.975))
+    np.testing.assert_allclose(robustness.auroc_interval(known, unknown), expected, atol=0.025)
 
 
 def test_noise_of_an_image_is_the_same_whatever_its_batch(monkeypatch):
@@ -120,7 +120,7 @@ def test_half_the_resolution_is_pillows():
     image = Image.fromarray(data.open_source("digits@test[:1]").images[0, ..., 0]).resize((32, 32))
     small = image.resize((16, 16), Image.Resampling.BILINEAR).resize((32, 32), Image.Resampling.BILINEAR)
     found = robustness.coarser(np.asarray(image)[None, ..., None])[0, ..., 0]
-    assert abs(found.astype(int) - np.asarray(small)).max() <= 1
+    assert abs(found.astype(int) - np.asarray(small)).max() <= 2  # both are rounded, after each of two steps
 
 
 def test_the_middle_is_enlarged_and_what_is_moved_leaves_its_edge():

@@ -79,7 +79,9 @@ def of(subject, features, task, said):
     how["label_names"] = subject.splits["train"].label_names
     for encoder, found in features.items():
         for score in frozen.evaluate(found, subject.labels, encoder=encoder, protocols=TASKS, **how):
-            scores.append({**score, "task": f"{task}-{score['task']}", "settings": {**score["settings"], **said}})
+            rows = {"right": score["rows"]["right"]}  # predictions are kept of the run's own test set
+            more = {"task": f"{task}-{score['task']}", "settings": {**score["settings"], **said}, "rows": rows}
+            scores.append({**score, **more})
     return scores
 
 
