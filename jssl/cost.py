@@ -8,13 +8,14 @@ NAMES = ("device_hours", "flops")  # in each row of metrics.jsonl, both since st
 
 
 class Meter:
-    """Device-hours and FLOPs since step 0. rows: those before this process took over; hours go on from the last one.
+    """Device-hours and FLOPs since step 0, on so many devices. rows: those before this process took over; hours go on
+    from the last one.
 
     What a killed process did after the row that the run goes on from is not counted: nothing is left of it.
     """
 
-    def __init__(self, rows=()):
-        self.began, self.devices = time.monotonic(), jax.device_count()
+    def __init__(self, devices, rows=()):
+        self.began, self.devices = time.monotonic(), devices
         self.before = next((row["device_hours"] for row in reversed(rows) if "device_hours" in row), 0.0)
         self.flops = None  # of a step
 

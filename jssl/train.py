@@ -120,7 +120,7 @@ class Run:
             record(self.workdir, config, lines)
 
             before = [row for row in read_metrics(self.workdir) if row["step"] <= start] if start else []
-            spent, watching = cost.Meter(before), Watch(config.watch, before)
+            spent, watching = cost.Meter(self.mesh.size, before), Watch(config.watch, before)
             writer = Writer(self.workdir, steps, start, config.log_every, active=jax.process_index() == 0)
             with writer:
                 for line in lines:

@@ -205,10 +205,14 @@ def test_a_run_that_was_stopped_and_one_whose_checkpoints_are_gone(tmp_path, one
 
 
 @pytest.mark.slow
-def test_byol_whose_gradient_is_not_stopped_collapses(tmp_path, one_device):
-    fields = {"method.stop_gradient": False, "train.steps": 60, "optim.name": "adamw", "optim.lr": 0.04}
-    train(configs.load("byol:tiny", {**fields, "log_every": 10, "encoder.activation": "relu"}), tmp_path)
-    assert first(tmp_path).startswith("1. collapse")
+def test_swav_without_what_balances_its_clusters_collapses(tmp_path, one_device, monkeypatch):
+    monkeypatch.setattr(Stop, "asked", lambda self, call: call == 30)
+    fields = {"optim.name": "adamw", "optim.lr": 0.04, "train.steps": 200, "log_every": 10, "eval.every": 0}
+    broken = {"method.sinkhorn": False, "encoder.activation": "relu"}
+    train(configs.load("swav:tiny", {**fields, **broken}), tmp_path)
+    text, _ = doctor.doctor(tmp_path)
+    assert "collapse: every input gets almost the same assignment" in text
+    assert "not finished: step 30 of 200" in text
 
 
 def test_a_directory_that_is_no_run_is_one_line(tmp_path):

@@ -185,13 +185,12 @@ def test_without_mistakes_there_is_no_such_file(tmp_path):
 def test_hours_go_on_over_a_resume_and_flops_count_every_step(monkeypatch):
     now = types.SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(cost.time, "monotonic", lambda: now.seconds)
-    monkeypatch.setattr(cost.jax, "device_count", lambda: 4)
-    first = cost.Meter()
+    first = cost.Meter(4)
     first.flops = 100.0
     now.seconds = 1800.0
     row = {"step": 5, **first.so_far(5)}
     assert row == {"step": 5, "device_hours": 2.0, "flops": 500.0}
-    resumed = cost.Meter([row, {"step": 6, "warning": "x"}])
+    resumed = cost.Meter(4, [row, {"step": 6, "warning": "x"}])
     now.seconds += 900.0
     assert resumed.so_far(7) == {"device_hours": 3.0}
     assert cost.of([row], {"train": {"batch_size": 8}}) == {"device_hours": 2.0, "flops": 500.0, "examples": 40}
