@@ -1,10 +1,13 @@
 """Nearest rows of a bank that is cut over devices and never whole on them, and what they vote."""
 
+import time
+
 import jax
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
+from benchmarks import knn as benchmark
 from jssl.evals.knn import knn
 from jssl.evals.neighbours import neighbours
 from jssl.sharding import make_mesh
@@ -121,3 +124,21 @@ def test_what_is_wrong_is_one_line():
         neighbours(BANK[:1], None, 1)
     with pytest.raises(ValueError, match="has 0 rows; expected at least 1"):
         neighbours(BANK[:0], QUERIES, 1)
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_the_benchmark_checks_what_it_times(where):
+    row = benchmark.measured(300, 12, 30, where)
+    assert (row["bank"], row["held in"]) == (300, where)
+    similarity, index = neighbours(BANK, QUERIES, 20)
+    benchmark.check(BANK, QUERIES, similarity, index)
+    with pytest.raises(AssertionError):
+        benchmark.check(BANK, QUERIES, similarity, np.roll(index, 1, 1))
+
+
+def test_the_benchmark_sees_memory_that_a_search_takes():
+    with benchmark.Resident() as resident:
+        held = np.ones(2**23)  # 64 MiB
+        time.sleep(0.1)
+    assert 60 <= resident.most - resident.before <= 80
+    del held
