@@ -8,7 +8,7 @@ import shlex
 import numpy as np
 
 from jssl import cost, figures
-from jssl.evals.scores import title
+from jssl.evals.scores import LEVEL, WIDE, title
 
 ENCODERS = {"trained": "trained encoder", "untrained": "same encoder, untrained", "pixels": "raw pixels"}
 MISSING = {
@@ -96,7 +96,7 @@ def scores(data):
     lead = " The trained encoder's lead over the untrained one is what was learned." if "untrained" in encoders else ""
     return (
         "<p>How well simple classifiers read the classes off the frozen features: accuracy on held-out examples in per "
-        f"cent{_other_measures(tasks)}; {spread_of(scores)}; ★ marks the best of a column.{lead}</p>"
+        f"cent{_other_measures(tasks)}; {spread_of(scores)}; ★ marks the best of each task.{lead}</p>"
         f"{score_table(tasks, rows)}{tests(data.get('comparisons', []))}{_protocol(data.get('protocol'), scores)}"
     )
 
@@ -109,27 +109,33 @@ def spread_of(scores):
 
 
 def score_table(tasks, rows):
-    """rows: {what it is, HTML: [score or None for each task]} -> HTML; the best of each column is marked."""
+    """rows: {what it is, HTML: [score or None for each task]} -> HTML; the best of each task is marked. Many tasks are
+    below each other."""
     best = [max((row[i]["mean"] for row in rows.values() if row[i]), default=None) for i in range(len(tasks))]
     several = [sum(row[i] is not None for row in rows.values()) > 1 for i in range(len(tasks))]
-    body = []
+    lines = [["", *(escape(title(task)) for task in tasks)]]
     for name, row in rows.items():
         marks = [score and several[i] and score["mean"] == best[i] for i, score in enumerate(row)]
         kinds = [' class="best"' if mark else "" for mark in marks]
-        line = "".join(f"<td{kind}>{_score(s) if s else ''}</td>" for kind, s in zip(kinds, row, strict=True))
-        body.append(f"<tr><td>{name}</td>{line}</tr>")
-    head = "".join(f"<th>{escape(title(task))}</th>" for task in tasks)
-    return (
-        f'<div class="scroll"><table class="scores"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
+        lines.append([name, *(f"<td{kind}>{_score(s) if s else ''}</td>" for kind, s in zip(kinds, row, strict=True))])
+    if len(tasks) > WIDE:
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    cell = lambda text: text if text.startswith("<td") else f"<td>{text}</td>"
+    head = "".join(f"<th>{name}</th>" for name in lines[0])
+    body = "".join(f"<tr>{''.join(map(cell, line))}</tr>" for line in lines[1:])
+    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll"><table class="scores">{table}</table></div>'
+        f'<div class="scroll"><table class="scores"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
 def tests(comparisons):
     """Paired tests in words. comparisons: those of scores.json, or as `evals.scores.compare` gives them"""
     lines = "".join(f"<li>{escape(title(one['task']))}: {escape(one['words'])}</li>" for one in comparisons)
-    lead = "Paired tests on the same test examples"
-    return f'<details class="tests" open><summary>{lead}</summary><ul>{lines}</ul></details>' if lines else ""
+    alike = sum(one["p"] >= LEVEL for one in comparisons)
+    lead = f"Paired tests on the same test examples: {alike} of {len(comparisons)} not distinguishable"
+    shown = " open" if len(comparisons) <= WIDE else ""
+    return f'<details class="tests"{shown}><summary>{lead}</summary><ul>{lines}</ul></details>' if lines else ""
 
 
 def _other_measures(tasks):
@@ -140,14 +146,16 @@ def _other_measures(tasks):
 
 def _protocol(protocol, scores):
     """All that a score depends on, so that no one has to guess: what is common, then task by task."""
-    parts = [("Protocol", _flat(protocol))] if protocol else []
+    whole = f'<h3 class="under">Protocol</h3>{_list(_flat(protocol), "words")}' if protocol else ""
+    parts = []
     for task in dict.fromkeys(score["task"] for score in scores):
         of = {
             s["encoder"]: {"draws": s.get("draws"), **_flat(s.get("settings", {}))} for s in scores if s["task"] == task
         }
         names = dict.fromkeys(name for settings in of.values() for name in settings)
         parts.append((title(task), {name: _agreed({who: of[who].get(name) for who in of}) for name in names}))
-    return "".join(f'<h3 class="under">{escape(head)}</h3>{_list(flat, "words")}' for head, flat in parts)
+    fold = lambda head, flat: f"<details><summary>{escape(head)}</summary>{_list(flat, 'words')}</details>"
+    return whole + "".join(fold(head, flat) for head, flat in parts)
 
 
 def _agreed(values):
@@ -268,6 +276,8 @@ def _flat(tree, path=""):
 
 
 def _text(value):
+    if isinstance(value, list | tuple) and any(isinstance(one, dict) for one in value):
+        return f"{len(value)} cells, in scores.json"
     if isinstance(value, list | tuple):
         count = collections.Counter(map(_text, value))
         return ", ".join(text if n == 1 else f"{text} ({n} times)" for text, n in count.items()) or "none"
