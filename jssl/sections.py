@@ -112,7 +112,8 @@ def score_table(tasks, rows):
     """rows: {what it is, HTML: [score or None for each task]} -> HTML; the best of each task is marked. Many tasks are
     below each other."""
     best = [max((row[i]["mean"] for row in rows.values() if row[i]), default=None) for i in range(len(tasks))]
-    several = [sum(row[i] is not None for row in rows.values()) > 1 for i in range(len(tasks))]
+    found = lambda i: [row[i] for row in rows.values() if row[i]]
+    several = [len(found(i)) > 1 and "unit" not in found(i)[0].get("settings", {}) for i in range(len(tasks))]
     lines = [["", *(escape(title(task)) for task in tasks)]]
     for name, row in rows.items():
         marks = [score and several[i] and score["mean"] == best[i] for i, score in enumerate(row)]
@@ -125,8 +126,6 @@ def score_table(tasks, rows):
     body = "".join(f"<tr>{''.join(map(cell, line))}</tr>" for line in lines[1:])
     table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="scroll"><table class="scores">{table}</table></div>'
-        f'<div class="scroll"><table class="scores"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
 
 
 def tests(comparisons):
