@@ -241,6 +241,14 @@ def _defaults(name):
     }
 
 
+def _required(kind, section):
+    """The arguments without a default of what a section of `BUILT` names, which it need not hold yet."""
+    if kind not in BUILT or section is None or section.name is None:
+        return set()
+    found = {key for key, one in _arguments(section.name).items() if one.default is inspect.Parameter.empty}
+    return found - {*ENGINE_ARGUMENTS}
+
+
 def _kept(name, section, kind):
     """The fields of a section that serve its new `name` too, references to other sections included.
 
@@ -264,7 +272,8 @@ def override(config, path, value):
         section = section[parent] if isinstance(section, ConfigDict) and parent in section else None
         if section is None:
             break
-    if not isinstance(section, ConfigDict) or (last not in section and section is not config.get("init_from")):
+    known = isinstance(section, ConfigDict) and (last in section or section is config.get("init_from"))
+    if not known and not (len(parents) == 1 and last in _required(parents[0], section)):
         raise ValueError(f"the config has no {path!r}{nearest(path, flat(config))}")
     section[last] = _typed(path, value, section.get(last))
 

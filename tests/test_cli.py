@@ -35,6 +35,8 @@ def test_list_shows_every_method_with_its_variants(capsys):
         (["train", "--config", "simclr", "--config.train.steps_per_call=7"], "steps_per_call=7", "nearest"),
         (["train", "--config", "simclr", "--steps=7"], "--steps=7", "--help"),
         (["eval", "--workdir", "nowhere"], "nowhere", "jssl train"),
+        (["merge", "--workdir", "nowhere", "--peft", "x.npz", "--out", "y"], "nowhere", "jssl train"),
+        (["train", "--config", "simclr:tiny", "--init-from", "gone"], "gone", "run directory"),
         (["report", "--workdir", "nowhere"], "nowhere", "run directory"),
         (["embed", "--workdir", "nowhere", "--data", "digits", "--out", "x.csv"], ".csv", ".npz or .parquet"),
         (["evaluate"], "evaluate", "eval"),

@@ -165,6 +165,14 @@ def test_another_encoder_brings_its_own_fields():
     build(encoder)
 
 
+def test_what_another_encoder_has_no_default_for_can_be_given():
+    vit = {"encoder.name": "jssl.nets.vit:ViT", "encoder.dim": "96", "encoder.depth": "4"}
+    made = load("simclr", vit)
+    assert (made.encoder.dim, made.encoder.depth) == (96, 4)
+    with pytest.raises(ValueError, match="the config has no 'encoder.dimm'"):
+        load("simclr", {**vit, "encoder.dimm": "96"})
+
+
 def test_a_deeper_encoder_of_the_same_module_keeps_what_was_chosen(file):
     assert load(file, {"encoder.name": "jssl.nets.resnet:resnet50"}).encoder.stem == "cifar"
 
