@@ -38,7 +38,7 @@ ILL = [
     ),
     ("teacher", "0.01 nats about the input)", [{"health/information": 0.01}]),
     ("codes", "uses about 1.2 of its codes", [{"health/perplexity": 1.2, "health/used": 0.5}]),
-    ("codes", "99.0% name no input", [{**SOFT, "health/used": 0.01}]),
+    ("codes", "99.5% name no input", [{**SOFT, "health/used": 0.005}]),
     ("knn", "k-NN falls: 70.0%, after 90.0% at step 20", knn(0.8, 0.9, 0.8, 0.8, 0.7)),
 ]
 WELL = [
