@@ -85,7 +85,7 @@ def base():
                 "information": 0.1,  # nats that an assignment tells of its input, at least: on digits 1 and more
                 "entropy": 0.01,  # distance of a teacher's entropy from ln K, at least, as a share of it
                 "codes": 2.0,  # perplexity of a tokenizer's codes, at least
-                "used": 0.01,  # share of prototypes or codes in use, of those that could be, at least: DINO on digits 0.07
+                "used": 0.01,  # share of prototypes or codes in use, of those that could be: DINO on digits 0.07
                 "knn": 0.05,  # accuracy that k-NN may lie below its best
                 "start": 0.02,  # and below that of the weights that a run started from, where `init.encoder` is given
             },
