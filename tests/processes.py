@@ -12,7 +12,7 @@ import numpy as np
 from jssl.checkpoint import checkpoint_steps, read_arrays
 
 PATIENCE = 300  # seconds until a test gives up waiting
-MEASURED = (
+MEASURED = ("examples_per_s", "data_wait", "device_hours")  # entries of a row that two equal runs do not share
     "examples_per_s",
     "data_wait",
     "device_hours",
