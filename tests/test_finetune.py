@@ -174,7 +174,7 @@ def test_what_cannot_be_is_said_in_one_line(encoder):
     with pytest.raises(ValueError, match="did you mean layer_decay"):
         Subject(None, {}, {}, {}, options={"finetune": {"layer_deca": 1.0}}).settings("finetune", finetune.Settings())
     with pytest.raises(ValueError, match="epochs=many: expected float"):
-        tuned.settings_of({"epochs": "many"})
+        Subject(None, {}, {}, {}, options={"finetune": {"epochs": "many"}}).settings("finetune", finetune.Settings())
     with pytest.raises(ValueError, match="expected at least two classes"):
         tune(encoder, LABELLED.take(np.flatnonzero(LABELLED.labels == 3)), OTHERS)
 

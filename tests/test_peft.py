@@ -217,7 +217,7 @@ for name, folder, file in (("one", {str(encoder.folder)!r}, {str(file)!r}), ("me
 
 # ---- the protocol
 def test_a_kind_is_a_task_of_both_encoders_and_leaves_its_file(encoder, tmp_path, capsys):
-    fields = {"kinds": "last", "blocks": "1", "least": "2", "epochs": "0.1"}
+    fields = {"kinds": "last", "blocks": "1", "least": "2", "epochs": "0.1", "control": "true"}
     subject = subject_of(encoder, tmp_path, {"peft": fields})
     scores = peft.peft(subject)
     assert [(score["encoder"], score["task"]) for score in scores] == [

@@ -35,7 +35,7 @@ class Settings:
     Nothing is chosen by accuracy: the length is fixed, and the last weights are scored.
     """
 
-    epochs: float = 50.0
+    epochs: float = 25.0
     least: int = 200  # steps, where so many epochs are fewer
     batch_size: int | None = None  # None: a power of two near a twentieth of the images, 16 to 1,024
     lr: float = 1e-3  # whatever the batch; the paper's, for 1,024 images, is 2e-3

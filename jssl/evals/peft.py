@@ -20,6 +20,7 @@ class Options:
     """What is trained, as of `jssl.peft.Tuning`, and how, as of `jssl.evals.finetune.Settings`: all kinds alike."""
 
     kinds: str = ""  # comma-separated, of `jssl.peft.KINDS`; "": all that the network has
+    control: bool = False  # whether they are trained of the untrained encoder too
     rank: int = Tuning.rank
     alpha: float = Tuning.alpha
     width: int = Tuning.width
@@ -40,7 +41,7 @@ class Options:
 
 
 def peft(subject):
-    """Each kind of tuning, of the trained and of the untrained encoder -> scores "peft-lora", ..., "peft-last-2".
+    """Each kind of tuning, of the trained and if asked of the untrained encoder -> scores "peft-lora", ....
 
     What was trained of the trained encoder, by the first draw, is left in RUN/peft/KIND.npz, see `adapted.Adapted`.
     """
@@ -49,6 +50,8 @@ def peft(subject):
     scores = []
     for tuning in tunings(subject, options):
         for name, encoder in subject.encoders.items():
+            if name != "trained" and not options.control:
+                continue
             how = {"settings": options.part(Settings), "tuning": tuning}
             found = tuned.of_draws(name, subject, rows, **how)
             sizes = counts(found[0]["trained"], own(encoder)[1])
