@@ -13,10 +13,6 @@ from jssl.checkpoint import checkpoint_steps, read_arrays
 
 PATIENCE = 300  # seconds until a test gives up waiting
 MEASURED = ("examples_per_s", "data_wait", "device_hours")  # entries of a row that two equal runs do not share
-    "examples_per_s",
-    "data_wait",
-    "device_hours",
-)  # of a row: the only entries that two equal runs do not share
 
 
 class Started:
