@@ -65,6 +65,14 @@ class Subject:
                 )
             numbers = np.array([train.label_names.index(name) for name in test.label_names], np.int32)
             return {"train": train.labels, "test": numbers[test.labels]}
+        present = np.unique(train.labels)
+        unseen = np.setdiff1d(test.labels, present)
+        if len(unseen) and len(present) > 1:
+            name = train.label_names[unseen[0]] if train.label_names else unseen[0]
+            raise ValueError(
+                f"{test.spec} has images of class {name}, of which {train.spec} has none to learn from; expected test "
+                f"images of its {len(present)} classes alone"
+            )
         return {"train": train.labels, "test": test.labels}
 
     @functools.cached_property
