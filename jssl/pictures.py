@@ -6,6 +6,17 @@ from PIL import Image
 from jssl import figures
 from jssl.sections import tile
 
+OF_PIXELS = {
+    "dense.png": "Test images, the class of every pixel, and what is made of it by a linear layer on frozen patch "
+    "features, and by their nearest neighbours among training patches.",
+    "depth.png": "Test images, how far every pixel is (light is near, black unknown), and what a linear layer on "
+    "frozen patch features makes of it.",
+    "boxes.png": "One box for each image, found without training: by LOST, from the similarity of its patches, or "
+    "around what the class token looks at.",
+    "anomaly.png": "Parts, where their defects are, and how far each patch is from those of all good parts (light is "
+    "far). The last one is good.",
+}
+
 
 def views(path):
     return _picture(
@@ -22,6 +33,11 @@ def reconstructions(path):
         "as they are; hidden ones should come out plausible, if blurred: more than the mean of what is possible no "
         "squared or absolute error asks for.",
     )
+
+
+def of_pixels(workdir):
+    """What evaluations left of classes, depths, boxes and defects, each where it was asked for."""
+    return "".join(_picture(workdir / name, lead) for name, lead in OF_PIXELS.items())
 
 
 def _picture(path, lead):

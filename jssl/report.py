@@ -66,6 +66,7 @@ def of_one(run, how):
         "Map of the embeddings": maps.embeddings(run["map"], how),
         "Training curves": curves({run["name"]: rows}),
         "Patches": pictures.patches(run["patches"]),
+        "Every pixel": pictures.of_pixels(workdir),
         "Reconstructions": pictures.reconstructions(workdir / "reconstructions.png"),
         "Views": pictures.views(workdir / "views.png"),
     }

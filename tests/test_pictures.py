@@ -13,6 +13,7 @@ from jssl.methods import mae
 from jssl.methods.mae import MAE
 from jssl.methods.simmim import SimMIM
 from jssl.nets.vit import Decoder, ViT, patchify
+from jssl.pictures import of_pixels
 from jssl.report import report
 from jssl.train import train
 
@@ -80,3 +81,12 @@ def test_patches_are_those_that_embed_gives(workdir):
         assert found is None
         return
     np.testing.assert_allclose(found["tokens"].mean((1, 2)), encoder.embed(source), atol=1e-5)  # the mean of tokens
+
+
+def test_pictures_of_pixels_are_shown_where_they_were_asked_for(tmp_path):
+    assert of_pixels(tmp_path) == ""
+    for name in "anomaly.png", "dense.png":
+        Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / name)
+    found = of_pixels(tmp_path)
+    assert found.count("<img") == 2
+    assert found.index("the class of every pixel") < found.index("where their defects are")
