@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 10_000  # of a bootstrap and of a permutation test
-WIDE = 6  # tasks beside each other in a table of text
+WIDE = 4  # tasks beside each other in a table of text
 LEVEL = 0.05  # below it two encoders are called different
 PREDICTIONS = "predictions.npz"
 TITLES = {
