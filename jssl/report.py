@@ -69,6 +69,7 @@ def of_one(run, how):
         "Every pixel": pictures.of_pixels(workdir),
         "Reconstructions": pictures.reconstructions(workdir / "reconstructions.png"),
         "Views": pictures.views(workdir / "views.png"),
+        "How it was scored": sections.protocols(scores),
     }
     modality = config.get("config", {}).get("modality", "image")
     return [

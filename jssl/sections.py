@@ -80,7 +80,7 @@ def warnings(rows):
 
 
 def scores(data):
-    """The table of encoders and tasks, what paired tests say, and the protocols. data: what scores.json holds"""
+    """The table of encoders and tasks, and what paired tests say. data: what scores.json holds"""
     scores = data.get("scores")
     if not scores:
         return ""
@@ -97,7 +97,7 @@ def scores(data):
     return (
         "<p>How well simple classifiers read the classes off the frozen features: accuracy on held-out examples in per "
         f"cent{_other_measures(tasks)}; {spread_of(scores)}; ★ marks the best of each task.{lead}</p>"
-        f"{score_table(tasks, rows)}{tests(data.get('comparisons', []))}{_protocol(data.get('protocol'), scores)}"
+        f"{score_table(tasks, rows)}{tests(data.get('comparisons', []))}"
     )
 
 
@@ -143,9 +143,10 @@ def _other_measures(tasks):
     return f"; {', '.join(found)} likewise" if found else ""
 
 
-def _protocol(protocol, scores):
-    """All that a score depends on, so that no one has to guess: what is common, then task by task."""
-    whole = f'<h3 class="under">Protocol</h3>{_list(_flat(protocol), "words")}' if protocol else ""
+def protocols(data):
+    """All that a score depends on, so that no one has to guess: what is common, then task by task. data: as `scores`"""
+    scores = data.get("scores", [])
+    whole = _list(_flat(data["protocol"]), "words") if data.get("protocol") else ""
     parts = []
     for task in dict.fromkeys(score["task"] for score in scores):
         of = {
