@@ -189,7 +189,7 @@ def fallen(history, start, drop, patience):
     step, value = last[-1]
     return (
         f"k-NN is below that of the starting weights: {value:.1%} at step {step:,}, and {start:.1%} before the first; "
-        f"so it was on the last {patience} evaluations; training undoes what the encoder knew: try a lower optim.lr, a "
+        f"so it was on the last {patience} evaluations: training undoes what the encoder knew; try a lower optim.lr, a "
         "longer optim.warmup or init.warmup, or data nearer to those that it knows"
     )
 

@@ -40,6 +40,7 @@ ILL = [
     ("codes", "uses about 1.2 of its codes", [{"health/perplexity": 1.2, "health/used": 0.5}]),
     ("codes", "99.5% name no input", [{**SOFT, "health/used": 0.005}]),
     ("knn", "k-NN falls: 70.0%, after 90.0% at step 20", knn(0.8, 0.9, 0.8, 0.8, 0.7)),
+    ("start", "79.0% at step 40, and 84.0% before the first", [{"step": 0, "knn": 0.84}, *knn(0.84, 0.80, 0.80, 0.79)]),
 ]
 WELL = [
     [],
