@@ -1,5 +1,6 @@
 """`jssl doctor` on runs that are broken on purpose, one for each cause, and `jssl compare` on the same."""
 
+import contextlib
 import json
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 from jssl import compare, doctor
 from jssl import config as configs
 from jssl import train as loop
+from jssl.log import Log
 from jssl.sharding import make_mesh
 from jssl.train import Stop, train
 from jssl.watch import Ended
@@ -195,6 +197,8 @@ def test_a_run_that_collapsed_and_one_that_the_watchdog_ended_for_it(tmp_path, o
 
 
 def test_a_run_that_was_stopped_and_one_whose_checkpoints_are_gone(tmp_path, one_device, monkeypatch):
+    # Steps of a millisecond wait for their data as long as the machine pleases, which here is not the matter.
+    monkeypatch.setattr(Log, "waiting", lambda self: contextlib.nullcontext())
     with monkeypatch.context() as patch:
         patch.setattr(Stop, "asked", lambda self, call: call == 3)
         train(config(), tmp_path)
