@@ -1,7 +1,6 @@
 """report.html: one page on a run, for people, made from what lies in its directory. It opens from disk, offline."""
 
 import json
-import os
 import pathlib
 import string
 import zipfile
@@ -12,6 +11,7 @@ from PIL import Image
 from jssl import by_class, figures, maps, mistakes, pictures, sections, several
 from jssl.curves import curves
 from jssl.evals.scores import read as read_predictions
+from jssl.files import whole
 from jssl.maps import unit
 from jssl.writers import read_metrics
 
@@ -87,10 +87,10 @@ def page(path, title, body):
         *body,
         "<footer>Made by jssl from the files of the run directory; nothing is loaded from elsewhere.</footer>",
     ]
-    template, part = string.Template(TEMPLATE.read_text(encoding="utf-8")), path.with_name(f"{path.name}.part")
+    template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
     text = template.substitute(title=sections.escape(f"{title} · jssl"), body="\n".join(filter(None, body)))
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as file:
+        file.write(text)
     return path
 
 

@@ -12,6 +12,7 @@ from jssl.config import nearest
 from jssl.data.folder import Files
 from jssl.encoder import Encoder
 from jssl.evals.neighbours import neighbours
+from jssl.files import whole
 
 FOLDER = "search"  # of a run, for the features of what was searched
 SIDE, GAP, LINE = 128, 8, 16  # pixels of a picture
@@ -55,23 +56,20 @@ def indexed(workdir, encoder, source):
     """Features float32 [N, D] of a source, read where WORKDIR/search has them of the same images and weights."""
     folder = pathlib.Path(workdir) / FOLDER
     path = folder / f"{hashlib.blake2b(source.spec.encode(), digest_size=8).hexdigest()}.npz"
-    key = _key(workdir, source)
+    key = _key(encoder, source)
     if path.is_file() and str((kept := np.load(path))["key"]) == key:
         return kept["features"]
     features = encoder.embed(source, BATCH, data.default_workers())
     folder.mkdir(exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, key=key, spec=source.spec, features=features)
-    os.replace(part, path)
+    with whole(path, "wb") as file:
+        np.savez(file, key=key, spec=source.spec, features=features)
     return features
 
 
-def _key(workdir, source):
+def _key(encoder, source):
     """What features depend on: the weights, and the images, of files their names, sizes and times."""
     digest = hashlib.blake2b(digest_size=16)
-    folders = [pathlib.Path(workdir), pathlib.Path(workdir, "encoder")]
-    weights = next(folder / "weights.npz" for folder in folders if (folder / "weights.npz").is_file())
-    with open(weights, "rb") as file:
+    with open(encoder.folder / "weights.npz", "rb") as file:
         digest.update(hashlib.file_digest(file, "blake2b").digest())
     for row, name in enumerate(source.names):
         path = _path(source, row)

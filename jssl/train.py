@@ -21,6 +21,7 @@ from jssl.evals.knn import knn
 from jssl.experiment import CADENCES, open_data, preflight, prepare, provenance
 from jssl.experiment import fill as fill_config
 from jssl.feed import Feed
+from jssl.files import whole
 from jssl.log import Log
 from jssl.method import LABELS
 from jssl.optim import restart
@@ -365,5 +366,5 @@ def record(workdir, config, lines):
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"config": configs.plain(config), "preflight": lines, **provenance()}, indent=2)
-        (workdir / "config.part").write_text(text + "\n")
-        os.replace(workdir / "config.part", workdir / "config.json")
+        with whole(workdir / "config.json") as file:
+            file.write(text + "\n")

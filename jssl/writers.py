@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -15,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jssl.files import whole
 from jssl.notes import say
 
 FILE = "metrics.jsonl"
@@ -203,10 +203,9 @@ def _drop_after(path, step):
     if not path.exists():
         return
     rows = [row for row in read_metrics(path.parent) if step > 0 and row["step"] <= step]
-    part = path.with_suffix(".part")
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-    part.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in plain), encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as file:
+        file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in plain)
 
 
 def _plain(value):

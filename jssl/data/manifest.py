@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from jssl.config import nearest
+from jssl.files import whole
 
 PATH, LABEL, GROUP = "path", "label", "group"
 
@@ -59,9 +60,7 @@ def write_manifest(file, paths, labels=None):
 
 
 def write_csv(file, columns, rows):
-    part = f"{file}.part"
-    with open(part, "w", newline="", encoding="utf-8") as lines:
+    with whole(file, newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    os.replace(part, file)

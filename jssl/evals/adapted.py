@@ -1,7 +1,6 @@
 """What was trained of an encoder, and its classifier, in a small file of their own; and one encoder of both again."""
 
 import json
-import os
 import pathlib
 import shutil
 import zipfile
@@ -15,6 +14,7 @@ from jssl.checkpoint import tree_hash
 from jssl.config import plain
 from jssl.encoder import Encoder, embed, embedder
 from jssl.evals.finetune import Supervised, own
+from jssl.files import whole
 from jssl.peft import MERGED, Tuning, count
 from jssl.sharding import flatten, nested
 
@@ -78,10 +78,8 @@ def save(file, encoder, tuning, trained, *, run="", label_names=None, settings=N
         "parameters": counts(trained, params),
         "settings": plain(settings or {}),
     }
-    part = file.with_name(file.name + ".part")
-    with open(part, "wb") as out:
+    with whole(file, "wb") as out:
         np.savez(out, header=json.dumps(header), **flatten({name: trained[name] for name in PARTS}))
-    os.replace(part, file)
     return file.stat().st_size
 
 
