@@ -41,9 +41,8 @@ class Record(NamedTuple):
 def doctor(workdir):
     """-> (text, whether nothing wrong was found). Raises FileNotFoundError where there is no run."""
     record = read(workdir)
-    found = [cause(record) for cause in CAUSES.values()]
-    wrong = [text for judged in found if judged and judged[0] for text in [judged[1]]]
-    well = [text for judged in found if judged and not judged[0] for text in [judged[1]]]
+    found = [judged for cause in CAUSES.values() if (judged := cause(record))]
+    wrong, well = ([text for bad, text in found if bad == kind] for kind in (True, False))
     total, step = record.config["train"]["steps"], record.rows[-1]["step"] if record.rows else 0
     name = record.config["method"]["name"].partition(":")[2]
     lines = [f"{workdir}: {name} on {record.config['data']['source']}, step {step:,} of {total:,}"]

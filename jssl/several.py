@@ -1,13 +1,9 @@
 """The page on several runs: their scores side by side, paired tests, curves over each other, maps, what they cost."""
 
-import itertools
-
-import numpy as np
-
 from jssl import config as configs
 from jssl import cost, figures, maps
 from jssl.curves import curves
-from jssl.evals.scores import compare, title
+from jssl.evals.scores import compare_runs, title
 from jssl.sections import escape, score_table, spread_of, tests, warnings
 
 
@@ -72,18 +68,10 @@ def scores(runs):
 
 
 def paired(runs):
-    """-> comparisons of every two runs on one test set, as of `evals.scores.compare`; and who cannot be compared."""
-    found, apart = [], []
-    for a, b in itertools.combinations(runs, 2):
-        first, second = a["predictions"], b["predictions"]
-        if not (first["right"] and second["right"]):
-            continue
-        if first["test"] != second["test"] or not np.array_equal(first["labels"], second["labels"]):
-            apart.append(f"{a['name']} and {b['name']} were tested on other examples: their scores cannot be compared.")
-            continue
-        both = [of["right"].get("trained", {}) for of in (first, second)]
-        found += compare(*both, (a["name"], b["name"]))
-    return sorted(found, key=lambda one: [test["task"] for test in found].index(one["task"])), apart
+    """-> comparisons of every two runs on one test set, task by task; and who cannot be compared, in words."""
+    found, apart = compare_runs({run["name"]: run["predictions"] for run in runs})
+    said = [f"{a} and {b} were tested on other examples: their scores cannot be compared." for a, b in apart]
+    return sorted(found, key=lambda one: [test["task"] for test in found].index(one["task"])), said
 
 
 def other_protocols(runs, tasks):

@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 
 from jssl.data.masks import VOID
 from jssl.evals import sheets
-from jssl.evals.dense import RESAMPLED
+from jssl.evals.dense import resamples
 from jssl.evals.patches import enlarged, readers
-from jssl.evals.scores import entry
+from jssl.evals.scores import ends, entry, roc_area
 
 BINS = 1000  # of pixels' distances, for the interval alone
 PROJECTED = 128  # dimensions in which the coreset is chosen
@@ -147,22 +147,14 @@ def defective(source):
     return np.array([bool(((mask > 0) & (mask != VOID)).any()) for mask in masks])
 
 
-def auroc(bad, good):
-    """The area under the ROC curve, of counts by rising score: bad, good [..., B] -> [...]; scores that are equal count
-    half."""
-    below = np.cumsum(good, -1) - good / 2
-    return np.sum(bad * below, -1) / np.maximum(bad.sum(-1) * good.sum(-1), 1)
-
-
 def interval(bad, good, seed=0):
     """The 95 % bootstrap interval over images of the area, and its standard error; bad, good: counts [M, B] of each
     image. Resamples without a defect, or with nothing else, are left out."""
-    m = len(bad)
-    times = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), RESAMPLED)  # [RESAMPLED, M]
+    times = resamples(len(bad), seed)
     bad, good = times @ bad, times @ good
     both = (bad.sum(-1) > 0) & (good.sum(-1) > 0)
-    found = auroc(bad[both], good[both])
-    return *(float(q) for q in np.quantile(found, (0.025, 0.975))), float(found.std(ddof=1))
+    found = roc_area(bad[both], good[both])
+    return *ends(found), float(found.std(ddof=1))
 
 
 def of_images(scores, bad):
@@ -213,7 +205,7 @@ def protocol(subject):
         found = detect(reader, train, test, settings, subject.seed)
         shape = found["maps"].shape[1:]
         areas = of_images(found["images"], bad), of_pixels(found["maps"], true_maps(test, shape))
-        for task, (area, low, high, stderr) in zip(TASKS, areas):
+        for task, (area, *spread) in zip(TASKS, areas):
             said = {
                 "test_rows": len(test),
                 "test_rows_with_defects": int(bad.sum()),
@@ -221,8 +213,7 @@ def protocol(subject):
             }
             said |= {"stderr": "bootstrap over test images", "interval": "95 %, bootstrap over test images"}
             more = {"kinds": kinds} if task == TASKS[0] and (kinds := of_kinds(found["images"], bad, test)) else {}
-            score = entry(task, reader.name, [area], {**found["settings"], **said}, **more)
-            scores.append({**score, "low": low, "high": high, "stderr": stderr})
+            scores.append(entry(task, reader.name, [area], {**found["settings"], **said}, spread=spread, **more))
         maps[reader.name] = found["maps"]
     rows = [*np.flatnonzero(bad)[:: max(1, bad.sum() // (SHOWN - 1))][: SHOWN - 1], np.flatnonzero(~bad)[0]]
     picture(subject.workdir / "anomaly.png", test, [int(row) for row in rows], maps)

@@ -11,7 +11,7 @@ from jssl.data.masks import VOID
 from jssl.evals import linear
 from jssl.evals.neighbours import neighbours
 from jssl.evals.patches import at_pixels, enlarged, readers
-from jssl.evals.scores import bootstrap, entry
+from jssl.evals.scores import ends, entry, spread_of_mean
 from jssl.evals.sheets import palette, sheet
 
 RESAMPLED = 1000  # times, for an interval
@@ -202,10 +202,14 @@ def _areas(confusion):
 
 def interval(confusions, seed=0):
     """The 95 % bootstrap interval over images of the mean IoU, and its standard error. confusions: [M, K, K]"""
-    m = len(confusions)
-    times = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), RESAMPLED)  # [RESAMPLED, M]
+    times = resamples(len(confusions), seed)
     found = _mean(*(times @ area for area in _areas(confusions)))
-    return *(float(q) for q in np.quantile(found, (0.025, 0.975))), float(found.std(ddof=1))
+    return *ends(found), float(found.std(ddof=1))
+
+
+def resamples(m, seed=0):
+    """How often each of m images is in each of `RESAMPLED` draws of m with replacement, int [RESAMPLED, m]."""
+    return np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), RESAMPLED)
 
 
 def by_class(confusion, names=None):
@@ -265,10 +269,8 @@ def over_images(task, name, each, settings, paired=True):
     """A score that is the mean of `each` [M], one figure for each test image. paired: whether more is better, so that
     two encoders can be compared image by image."""
     said = {"test_rows": len(each), "stderr": "over test images", "interval": "95 %, bootstrap over test images"}
-    score = entry(task, name, [each.mean()], {**settings, **said})
-    low, high = bootstrap(each)
-    stderr = float(each.std(ddof=1) / len(each) ** 0.5) if len(each) > 1 else None
-    return {**score, "low": low, "high": high, "stderr": stderr, **({"rows": {"right": each}} if paired else {})}
+    right = each if paired else None
+    return entry(task, name, [each.mean()], {**settings, **said}, right=right, spread=spread_of_mean(each))
 
 
 def shown_rows(n):
@@ -293,7 +295,6 @@ def protocol(subject):
 def _score(task, name, found, test, class_names):
     """The mean IoU of all pixels together, its interval over images; paired tests are of each image's own mean IoU."""
     total = found["confusions"].sum(0)
-    low, high, stderr = interval(found["confusions"])
     said = {
         "test_rows": len(test),
         "mean": "IoU, of one confusion matrix of all test pixels, the mean over classes that occur or are predicted",
@@ -301,7 +302,12 @@ def _score(task, name, found, test, class_names):
         "interval": "95 %, bootstrap over test images",
         "paired_by": "the mean IoU of each test image",
     }
-    settings = {**found["settings"], **said}
-    score = entry(task, name, [mean_iou(total)], settings, classes=by_class(total, class_names))
-    rows = {"right": mean_iou(found["confusions"])}
-    return {**score, "low": low, "high": high, "stderr": stderr, "rows": rows}
+    return entry(
+        task,
+        name,
+        [mean_iou(total)],
+        {**found["settings"], **said},
+        right=mean_iou(found["confusions"]),
+        spread=interval(found["confusions"]),
+        classes=by_class(total, class_names),
+    )

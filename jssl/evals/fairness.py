@@ -3,7 +3,7 @@
 import numpy as np
 
 from jssl.evals import linear
-from jssl.evals.scores import RESAMPLES, bootstrap, entry
+from jssl.evals.scores import RESAMPLES, bootstrap, ends, entry
 
 LEAST = 20  # test images of a group, below which nothing is said of it
 WHERE = "an array `groups` in an .npz, or a column `group` in the manifest of folder:MANIFEST.csv"
@@ -52,8 +52,8 @@ def of_groups(encoder, right, groups, judged, names, settings):
     low, high, p = gap_test(counts, sizes)
     said = {**settings, "by group": by_group, "worst": name(worst), "best": name(best), "accuracy": float(right.mean())}
     interval = "95 %, bootstrap over the worst group's test images"
-    first = entry("fairness-worst", encoder, [shares.min()], {**said, "interval": interval})
-    first |= {key: by_group[name(worst)][key] for key in ("low", "high")}
+    spread = *(by_group[name(worst)][key] for key in ("low", "high")), None
+    first = entry("fairness-worst", encoder, [shares.min()], {**said, "interval": interval}, spread=spread)
     said |= {
         "figure": "accuracy of the best group minus that of the worst",
         "interval": "95 %, bootstrap within each group; the gap of each resample is that of its own best and worst",
@@ -61,7 +61,7 @@ def of_groups(encoder, right, groups, judged, names, settings):
         "p_of": "a gap as large if it were chance which images are of which group, by permutation",
         "words": "more than chance" if p < 0.05 else "no more than chance makes of groups that are alike",
     }
-    return [first, {**entry("fairness-gap", encoder, [np.ptp(shares)], said), "low": low, "high": high}]
+    return [first, entry("fairness-gap", encoder, [np.ptp(shares)], said, spread=(low, high, None))]
 
 
 def gap_test(counts, sizes, level=0.05, seed=0):
@@ -69,7 +69,7 @@ def gap_test(counts, sizes, level=0.05, seed=0):
     gap comes about when the right answers are dealt to the groups at random. counts: right ones [G], sizes: [G]."""
     rng = np.random.default_rng(seed)
     drawn = rng.binomial(sizes, counts / sizes, (RESAMPLES, len(sizes)))  # of each group, resampled
-    low, high = np.quantile(np.ptp(drawn / sizes, axis=1), (level / 2, 1 - level / 2))
+    low, high = ends(np.ptp(drawn / sizes, axis=1), level)
     dealt = rng.multivariate_hypergeometric(sizes, counts.sum(), RESAMPLES)
     as_large = np.ptp(dealt / sizes, axis=1) >= np.ptp(counts / sizes) * (1 - 1e-9)
-    return float(low), float(high), float((1 + as_large.sum()) / (1 + RESAMPLES))
+    return low, high, float((1 + as_large.sum()) / (1 + RESAMPLES))

@@ -169,9 +169,7 @@ def _knn_settings(found, train_rows, temperature):
     """found: what `knn` gave, of each draw"""
     cells = zip(*(one["grid"] for one in found), strict=True)
     return {
-        "classifier": "k-NN, cosine, weights exp(cos / T)" if temperature else "k-NN, cosine, equal weights",
-        "k": found[0]["k"],
-        "temperature": temperature,
+        **knn.described(found[0]["k"], temperature),
         "train_rows": train_rows,
         "picked_by": "k and T are the config's; the grid is of test images: its best is no accuracy of the encoder",
         "grid": [{**draws[0], "accuracy": float(np.mean([one["accuracy"] for one in draws]))} for draws in cells],

@@ -110,3 +110,9 @@ def _counted(blocks, n):
         yield rows
     if seen != n:
         raise ValueError(f"the training set has {seen} features and {n} labels; expected one label for each")
+
+
+def described(k, temperature):
+    """The settings of these classifiers, in words."""
+    weights = "weights exp(cos / T)" if temperature else "equal weights"
+    return {"classifier": f"k-NN, cosine, {weights}", "k": k, "temperature": temperature}

@@ -11,7 +11,7 @@ from scipy import linalg
 from jssl import config as configs
 from jssl import health
 from jssl.evals.neighbours import neighbours
-from jssl.evals.scores import attempt, entry
+from jssl.evals.scores import attempt, entry, spread_of_mean
 from jssl.sharding import put, replicated
 
 FEATURES = 10_000  # images whose features RankMe and alpha-ReQ look at
@@ -116,10 +116,8 @@ def _of_views(subject, name, encoder, how):
     chance = how.k / (len(rows) - 1)
     lists = {**said, "k": how.k, "chance": chance, "nearest_agrees": float(nearest.mean()), "test_rows": len(rows)}
     found = jnp.asarray(x)
-    consistent = entry("neighbours", name, [shares.mean()], lists, right=shares)
-    # Shares of lists are no coins that fall on one of two sides: the error is that of the mean.
-    consistent["stderr"] = float(shares.std(ddof=1) / len(shares) ** 0.5)
-    consistent["settings"]["stderr"] = "of the mean over the images"
+    lists |= {"stderr": "of the mean over the images", "interval": "95 %, bootstrap over test examples"}
+    consistent = entry("neighbours", name, [shares.mean()], lists, right=shares, spread=spread_of_mean(shares))
     return [
         entry("lidar", name, [lidar(x)], {**said, "unit": "dimensions", "delta": 1e-4}),
         entry("alignment", name, [float(health.alignment(found))], {**unit, "unit": "squared distance"}),

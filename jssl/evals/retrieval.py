@@ -7,7 +7,7 @@ from jax import lax
 
 from jssl.evals.labels import check
 from jssl.evals.neighbours import neighbours
-from jssl.evals.scores import entry
+from jssl.evals.scores import entry, spread_of_mean
 from jssl.transforms import unit
 
 KS = (1, 5, 10)
@@ -91,12 +91,13 @@ def protocol(subject):
 
 
 def _mean_precision(encoder, precision, settings):
-    settings = {**settings, "right": "average precision of the whole ranking"}
-    score = entry("map", encoder, [precision.mean()], settings, right=precision)
-    # A precision is no coin that falls on one of two sides: the error is that of the mean.
-    score["stderr"] = float(precision.std(ddof=1) / len(precision) ** 0.5)
-    score["settings"]["stderr"] = "of the mean over the queries"
-    return score
+    said = {
+        **settings,
+        "right": "average precision of the whole ranking",
+        "stderr": "of the mean over the queries",
+        "interval": "95 %, bootstrap over test examples",
+    }
+    return entry("map", encoder, [precision.mean()], said, right=precision, spread=spread_of_mean(precision))
 
 
 @jax.jit

@@ -14,7 +14,7 @@ from jssl.augment.corrupt import CORRUPTIONS, SEVERITIES, corrupt, published
 from jssl.config import nearest
 from jssl.evals import knn, linear
 from jssl.evals.neighbours import neighbours
-from jssl.evals.scores import RESAMPLES, entry
+from jssl.evals.scores import ends, entry, resampled, roc_area
 from jssl.evals.subject import BATCH, pixels
 from jssl.sharding import make_mesh, put
 
@@ -89,7 +89,7 @@ def rows_of(subject, name):
 
     encoder = subject.encoders.get(name)
     embed = (lambda source: encoder.embed(source, BATCH, subject.workers)) if encoder else pixels
-    by_votes = {"classifier": "k-NN, cosine, weights exp(cos / T)", "k": k, "temperature": temperature}
+    by_votes = knn.described(k, temperature)
     predict = {"linear": lambda features: logits(features).argmax(-1), "knn": vote}
     return Row(embed, predict, {"linear": said, "knn": by_votes}, logits)
 
@@ -140,20 +140,16 @@ def of_changes(task, encoder, right, names, settings):
     first = entry(task, encoder, [each.mean()], said, right=each)
     if not clean.any():
         return [first]
-    low, high = ratio_interval(each, clean)
     said = {**said, "figure": "accuracy on corrupted images by that on clean ones; its interval: bootstrap over images"}
-    kept = entry(f"{task}-kept", encoder, [each.mean() / clean.mean()], said)
-    return [first, {**kept, "low": low, "high": high}]
+    spread = *ratio_interval(each, clean), None
+    return [first, entry(f"{task}-kept", encoder, [each.mean() / clean.mean()], said, spread=spread)]
 
 
 def ratio_interval(above, below, level=0.05, seed=0):
     """The percentile bootstrap interval of mean(above) / mean(below) over examples, [M] each -> low, high."""
-    pairs, counts = np.unique(np.stack([above, below]), axis=1, return_counts=True)
-    rng, size = np.random.default_rng(seed), max(1, 2**24 // len(counts))
-    parts = [min(size, RESAMPLES - done) for done in range(0, RESAMPLES, size)]
-    drawn = np.concatenate([rng.multinomial(counts.sum(), counts / counts.sum(), part) @ pairs.T for part in parts])
+    drawn = len(above) * resampled(np.stack([above, below], 1), seed)
     ratios = drawn[:, 0] / np.maximum(drawn[:, 1], 1)  # a resample without a right answer has none above either
-    return tuple(float(end) for end in np.quantile(ratios, (level / 2, 1 - level / 2)))
+    return ends(ratios, level)
 
 
 # ---- resolution, crops and shifts: uint8 [M, H, W, C] -> the same shape
@@ -222,10 +218,9 @@ def out_of_distribution(subject, rows, spec):
         for task, (figure, words) in {"ood": far(features, k), "ood-softmax": unsure(features, row.logits)}.items():
             known, unknown = figure["test"], figure["other"]
             said = {"figure": "AUROC", "measure": words, "other": spec, "other_rows": len(unknown), "rows": len(known)}
-            score = entry(task, encoder, [auroc(known, unknown)], said)
-            low, high = auroc_interval(known, unknown)
-            interval = f"95 %, bootstrap over both sets, {AUROC_RESAMPLES} resamples"
-            scores.append({**score, "low": low, "high": high, "settings": {**said, "interval": interval}})
+            said |= {"interval": f"95 %, bootstrap over both sets, {AUROC_RESAMPLES} resamples"}
+            spread = *auroc_interval(known, unknown), None
+            scores.append(entry(task, encoder, [auroc(known, unknown)], said, spread=spread))
     return scores
 
 
@@ -262,5 +257,5 @@ def auroc_interval(known, unknown, level=0.05, seed=0):
     found = []
     for _ in range(AUROC_RESAMPLES):
         a, b = (np.bincount(rng.choice(part, len(part)), minlength=n + m) for part in (values[:n], values[n:]))
-        found.append(np.sum(b * (np.cumsum(a) - a / 2)) / (n * m))
-    return tuple(float(end) for end in np.quantile(found, (level / 2, 1 - level / 2)))
+        found.append(roc_area(b, a))
+    return ends(found, level)

@@ -1,6 +1,5 @@
 """`jssl eval` and `jssl embed`: runs against their untrained selves and raw pixels, and features to keep."""
 
-import itertools
 import pathlib
 
 import numpy as np
@@ -41,8 +40,7 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
     described = {"protocols": protocol or used, "draws": draws, "seed": config["seed"], "data": said}
     found = of_scores.write(workdir, scores, described, provenance(), said.get("test"), labels)
-    alike = [one["words"] for one in found if one["p"] >= of_scores.LEVEL]
-    same = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found if one["words"] in alike]
+    same = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found if one["p"] >= of_scores.LEVEL]
     return "\n".join([of_scores.table(scores, said.get("left out")), *same])
 
 
@@ -84,16 +82,12 @@ def side_by_side(workdirs, **how):
 
 
 def compared(workdirs):
-    """The paired tests of every two runs as lines of text, task by task, from what `evaluate` has left in them."""
-    lines = []
-    for first, second in itertools.combinations(map(pathlib.Path, workdirs), 2):
-        a, b = of_scores.read(first), of_scores.read(second)
-        if a["test"] != b["test"] or not np.array_equal(a["labels"], b["labels"]):
-            lines.append(f"{first} and {second} cannot be compared: they were tested on {a['test']} and {b['test']}")
-            continue
-        found = of_scores.compare(a["right"]["trained"], b["right"]["trained"], (str(first), str(second)))
-        lines += [f"{of_scores.title(one['task'])}: {one['words']}" for one in found]
-    return lines
+    """The paired tests of every two runs as lines of text, from what `evaluate` has left in them."""
+    runs = {str(workdir): of_scores.read(workdir) for workdir in workdirs}
+    found, apart = of_scores.compare_runs(runs)
+    lines = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found]
+    of = lambda name: runs[name]["test"]
+    return lines + [f"{a} and {b} cannot be compared: they were tested on {of(a)} and {of(b)}" for a, b in apart]
 
 
 def embed(workdir, data, out):

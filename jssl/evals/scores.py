@@ -1,11 +1,13 @@
 """Scores: a mean with its errors, tests of two against each other, the table that people read, the files that stay."""
 
+import itertools
 import json
-import os
 import pathlib
 
 import numpy as np
 from scipy import stats
+
+from jssl.files import whole
 
 RESAMPLES = 10_000  # of a bootstrap and of a permutation test
 WIDE = 4  # tasks beside each other in a table of text
@@ -57,7 +59,18 @@ TITLES = {
 
 
 def entry(
-    task, encoder, values, settings, *, right=None, predictions=None, confidence=None, rows=None, over=None, **more
+    task,
+    encoder,
+    values,
+    settings,
+    *,
+    right=None,
+    predictions=None,
+    confidence=None,
+    rows=None,
+    over=None,
+    spread=None,
+    **more,
 ):
     """One score, of what was measured once or in several draws.
 
@@ -67,6 +80,7 @@ def entry(
         compare; rows: M, where that is not known; neither: the figure is no accuracy, and one draw of it has no error.
       predictions: int [M], of the first draw; confidence: [M], the probability that the probe gave each of them.
       over: what the draws are of, "draws" of the training set by default.
+      spread: low, high and standard error, for a figure that has its own; `settings` then say what they are.
       more: further fields, such as "classes".
 
     Returns:
@@ -76,8 +90,8 @@ def entry(
     """
     values = np.asarray(values, float)
     rows = len(right) if right is not None else rows
-    low = high = stderr = None
-    if len(values) > 1 or rows:
+    low, high, stderr = spread or (None, None, None)
+    if not spread and (len(values) > 1 or rows):
         _, stderr, kind = summary(values, rows, over)
         low, high = bootstrap(right if right is not None else _outcomes(values, rows))
         of = "test examples" if right is not None or len(values) == 1 else over or "draws"
@@ -119,18 +133,35 @@ def bootstrap(values, level=0.05, seed=0):
 
     Resamples are drawn as counts of the distinct values, of which accuracies have few: a million rows take no longer.
     """
-    means = _resampled(np.asarray(values, float), np.random.default_rng(seed))
-    low, high = np.quantile(means, (level / 2, 1 - level / 2))
-    return float(low), float(high)
+    return ends(resampled(values, seed), level)
 
 
-def _resampled(values, rng):
-    """The means of `RESAMPLES` samples with replacement."""
-    distinct, counts = np.unique(values, return_counts=True)
+def resampled(values, seed=0):
+    """The means of `RESAMPLES` samples with replacement of values [M] or [M, C] -> [RESAMPLES] or [RESAMPLES, C]."""
+    rng = np.random.default_rng(seed)
+    distinct, counts = np.unique(np.asarray(values, float), axis=0, return_counts=True)
     part = max(1, 2**24 // len(distinct))
     sizes = [min(part, RESAMPLES - done) for done in range(0, RESAMPLES, part)]
     draws = (rng.multinomial(len(values), counts / len(values), size) for size in sizes)
     return np.concatenate([drawn @ distinct for drawn in draws]) / len(values)
+
+
+def ends(found, level=0.05):
+    """The ends of the percentile interval of a figure's values in resamples -> low, high."""
+    low, high = np.quantile(found, (level / 2, 1 - level / 2))
+    return float(low), float(high)
+
+
+def spread_of_mean(each):
+    """Of the mean of figures that are no coins, each [M] -> low, high, and the standard error, None for one of them."""
+    return *bootstrap(each), float(each.std(ddof=1) / len(each) ** 0.5) if len(each) > 1 else None
+
+
+def roc_area(bad, good):
+    """The area under the ROC curve, of counts by rising score: bad, good [..., B] -> [...]; scores that are equal count
+    half."""
+    below = np.cumsum(good, -1) - good / 2
+    return np.sum(bad * below, -1) / np.maximum(bad.sum(-1) * good.sum(-1), 1)
 
 
 def paired(a, b, seed=0):
@@ -172,6 +203,20 @@ def compare(first, second, names):
         test = paired(first[task], second[task])
         found.append({"task": task, "first": names[0], "second": names[1], **test, "words": words(test, names)})
     return found
+
+
+def compare_runs(runs):
+    """Every two runs by their trained encoders. runs: {name: what `read` gives} -> their comparisons, as of `compare`,
+    and the pairs of names that were tested on other examples; what has no results of single examples is left out."""
+    found, apart = [], []
+    for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
+        if not (first["right"] and second["right"]):
+            continue
+        if first["test"] != second["test"] or not np.array_equal(first["labels"], second["labels"]):
+            apart.append((a, b))
+            continue
+        found += compare(*(run["right"].get("trained", {}) for run in (first, second)), (a, b))
+    return found, apart
 
 
 def words(test, names):
@@ -259,26 +304,21 @@ def write(folder, scores, protocol, run, test=None, labels=None):
     comparisons = compare(*map(results, names), names)
     plain = [{key: value for key, value in score.items() if key != "rows"} for score in scores]
     content = {"protocol": protocol, "scores": plain, "comparisons": comparisons, "run": run}
-    _replace(folder / "scores.json", lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
+    with whole(folder / "scores.json") as file:
+        file.write(json.dumps(content, indent=1) + "\n")
     known = {"test": np.asarray(test or "")} | ({} if labels is None else {"labels": labels})
-    _replace(folder / PREDICTIONS, lambda file: np.savez(file, **known, **arrays))
+    with whole(folder / PREDICTIONS, "wb") as file:
+        np.savez(file, **known, **arrays)
     return comparisons
 
 
 def read(folder):
     """What `write` kept of single test examples -> {"test": text, "labels": int [M] or None, "right": {encoder: {task:
-    [M]}}, "predictions": likewise}; empty where nothing was."""
+    [M]}}, "predictions" and "confidence" likewise}; empty where nothing was."""
     path = pathlib.Path(folder, PREDICTIONS)
-    if not path.is_file():
-        return {"test": "", "labels": None, "right": {}, "predictions": {}, "confidence": {}}
-    arrays = dict(np.load(path))
-    found = {
-        "test": str(arrays.pop("test")),
-        "labels": arrays.pop("labels", None),
-        "right": {},
-        "predictions": {},
-        "confidence": {},
-    }
+    arrays = dict(np.load(path)) if path.is_file() else {}
+    found = {"test": str(arrays.pop("test", "")), "labels": arrays.pop("labels", None)}
+    found |= {"right": {}, "predictions": {}, "confidence": {}}
     for key, x in arrays.items():
         encoder, task, name = key.split("/")
         found[name].setdefault(encoder, {})[task] = x
@@ -287,10 +327,3 @@ def read(folder):
 
 def _paired(score):
     return "right" in score.get("rows", {})
-
-
-def _replace(path, save):
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        save(file)
-    os.replace(part, path)
