@@ -45,9 +45,7 @@ def grid(
       {"accuracy", "accuracies": [draws], "predictions": int32 [draws, M], "settings": {..., "grid": [{"layers",
       "pooling", "rate_per_256", "validation_accuracy": [draws]}, ...], "picked": one of these for each draw}}.
     """
-    rates = sorted(float(r) for r in rates)
-    if not rates or rates[0] <= 0:
-        raise ValueError(f"learning rates are {rates}; expected one or more positive numbers")
+    rates = linear.sorted_rates(rates)
     heads = sets(train)
     x, tests = {}, {}
     for name in sorted({part for parts in heads.values() for part in parts}):

@@ -119,9 +119,7 @@ def sgd(
     Features are not augmented; standardising stands for the batch norm without scale of MAE's protocol.
     """
     x, y, test, test_labels, rows = _prepare(train, train_labels, test, test_labels, classes, standardise, rows)
-    rates = sorted(float(r) for r in rates)
-    if not rates or rates[0] <= 0:
-        raise ValueError(f"learning rates are {rates}; expected one or more positive numbers")
+    rates = sorted_rates(rates)
     held = validation_rows(y, rows, validation, seed)
     fit = functools.partial(_sgd, epochs=epochs, batch_size=batch_size, classes=classes)
     predictions, chosen = [], []
@@ -141,6 +139,14 @@ def sgd(
         **described(validation, seed, standardise, rows),
     }
     return result(np.concatenate(predictions), test_labels, settings)
+
+
+def sorted_rates(rates):
+    """Learning rates as floats, the lowest first; ValueError where there is none, or one that is not positive."""
+    rates = sorted(float(r) for r in rates)
+    if not rates or rates[0] <= 0:
+        raise ValueError(f"learning rates are {rates}; expected one or more positive numbers")
+    return rates
 
 
 def logistic(x, labels, *, classes, penalty, tol=1e-6, max_steps=1000):
