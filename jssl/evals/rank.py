@@ -86,7 +86,7 @@ def protocol(subject):
         )
     scores = []
     for name, encoder in subject.encoders.items():
-        features = subject.features[name]["train"]
+        features = subject.embedded(name, "train")
         rows = np.random.default_rng(subject.seed).permutation(len(features))[:FEATURES]
         some = _finite(features[rows], name)
         of = {"features": "as they are", "images": len(rows), "of": "training images, no labels", "seed": subject.seed}

@@ -51,13 +51,13 @@ def of_images(workdir, names, asked, draws, data, test, options):
     """
     protocols = {name: table.find(name) for name in names}
     subject = of_run(workdir, data, test, draws=draws, options=options, missing=(missing := {}))
-    save_pictures(workdir, subject.features["trained"]["test"], subject.splits["test"])
+    save_pictures(workdir, subject.embedded("trained", "test"), subject.splits["test"])
     save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
     said = {part: source.spec for part, source in subject.splits.items()}
     said["encoder_saw_test_images"] = not (test or subject.config["data"]["eval_source"])
     labelled = all(source.labels is not None for source in subject.splits.values())
     if not asked and not labelled and names is not table.PROTOCOLS:
-        found = {name: subject.features[name]["train"] for name in subject.encoders}
+        found = {name: subject.embedded(name, "train") for name in subject.encoders}
         return [], unlabelled(workdir, found, said["train"]), None
     scores = []
     for name, protocol in protocols.items():

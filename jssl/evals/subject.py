@@ -40,11 +40,19 @@ class Subject:
     @functools.cached_property
     def features(self):
         """{"trained", "untrained", "raw pixels": {"train": float32 [N, D], "test": float32 [M, D]}}"""
-        found = {
-            name: {part: encoder.embed(source, BATCH, self.workers) for part, source in self.splits.items()}
-            for name, encoder in self.encoders.items()
-        }
-        return found | {RAW: {part: pixels(source, self.workers) for part, source in self.splits.items()}}
+        return {name: {part: self.embedded(name, part) for part in self.splits} for name in (*self.encoders, RAW)}
+
+    def embedded(self, name, part):
+        """The features of one of these for one part of the data, made once."""
+        if (name, part) not in self._embedded:
+            source, encoder = self.splits[part], self.encoders.get(name)
+            made = encoder.embed(source, BATCH, self.workers) if encoder else pixels(source, self.workers)
+            self._embedded[name, part] = made
+        return self._embedded[name, part]
+
+    @functools.cached_property
+    def _embedded(self):
+        return {}
 
     @functools.cached_property
     def labels(self):
