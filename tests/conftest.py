@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -50,6 +51,24 @@ def pytest_runtest_teardown(item, nextitem):
         trained.cache_clear()
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="session")
+def simclr_run(tmp_path_factory):
+    """A run of two steps, the same for every file; who writes into it takes a copy."""
+    from jssl.config import load
+    from jssl.train import train
+
+    folder = tmp_path_factory.mktemp("session") / "simclr"
+    few = {"train.steps": 2, "checkpoint.every": 2, "log_every": 2, "eval.every": 0}
+    train(load("simclr:tiny", few), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def simclr_copy(simclr_run, tmp_path_factory):
+    """A copy of that run for one file."""
+    return pathlib.Path(shutil.copytree(simclr_run, tmp_path_factory.mktemp("runs") / "a"))
 
 
 @pytest.fixture(scope="session")

@@ -11,18 +11,14 @@ from jssl import data
 from jssl.encoder import Encoder
 from jssl.evals import run, table
 from jssl.evals.subject import Subject, of_run
-from jssl.train import train
 
 DIGITS = data.open_source("digits@[:60]")
 CLASSIFY = ("knn", "linear", "linear-sgd", "fewshot", "robustness", "fairness")
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simclr")
-    few = {"train.steps": 1, "checkpoint.every": 1, "log_every": 1, "eval.every": 0}
-    train(configs.load("simclr:tiny", few), folder)
-    return folder
+def workdir(simclr_copy):
+    return simclr_copy
 
 
 def subject(train, test=DIGITS):

@@ -10,23 +10,18 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from jssl import config as configs
 from jssl import data
 from jssl.augment.corrupt import corrupt
 from jssl.evals import linear, robustness, run, scores
 from jssl.evals.subject import of_run
-from jssl.train import train
 
 HOW = {"data": "digits@[:200]", "test": "digits@test[:48]"}
 SOME = {"corruptions": "contrast"}
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simclr")
-    few = {"train.steps": 2, "checkpoint.every": 2, "log_every": 2, "eval.every": 0}
-    train(configs.load("simclr:tiny", few), folder)
-    return folder
+def workdir(simclr_copy):
+    return simclr_copy
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,8 @@ import pytest
 from scipy import stats
 
 from jssl import data
-from jssl.config import load
 from jssl.evals import run, scores
 from jssl.evals.subject import Subject, of_run
-from jssl.train import train
 
 HOW = {"data": "digits@[:300]", "test": "digits@test[:200]"}
 
@@ -79,10 +77,8 @@ def test_a_figure_that_is_no_accuracy_has_no_error_and_its_own_unit():
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "a"
-    train(load("experiments/simclr.py:tiny", {"train.steps": 2, "eval.every": 0, "checkpoint.every": 2}), path)
-    return path
+def workdir(simclr_copy):
+    return simclr_copy
 
 
 def test_runs_are_scored_side_by_side_and_compared(workdir):

@@ -6,21 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from jssl import config as configs
 from jssl import data
 from jssl.evals import frozen, run, scores, transfer
 from jssl.evals.subject import of_run
-from jssl.train import train
 
 HOW = {"data": "digits@[:120]", "test": "digits@test[:40]"}
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simclr")
-    few = {"train.steps": 2, "checkpoint.every": 2, "log_every": 2, "eval.every": 0}
-    train(configs.load("simclr:tiny", few), folder)
-    return folder
+def workdir(simclr_copy):
+    return simclr_copy
 
 
 @pytest.fixture(scope="module")
