@@ -92,5 +92,5 @@ def test_loss_is_the_weighted_sum_of_the_terms_that_it_reports():
 
 @pytest.mark.parametrize("ablation", [{}, {"method__variance": 0.0}], ids=str)
 def test_it_collapses_without_the_variance_term(ablation):
-    warning, _ = judged("vicreg", 200, seed=1, method__depth=3, optim__lr=0.1, **ablation)
+    warning, _ = judged("vicreg", 100, method__depth=3, optim__lr=0.05, **ablation)
     assert bool(warning) == bool(ablation)
