@@ -72,7 +72,9 @@ def _parser():
     report = verb("report", "Write report.html, one file that opens from disk; of several runs comparison.html.")
     report.add_argument("run", nargs="*", help="run directories")
     report.add_argument("--workdir", nargs="+", default=[], help="the same")
-    report.add_argument("--map", default="pca", choices=("pca", "tsne"), help="of the embeddings (default: pca)")
+    report.add_argument(
+        "--map", default="pca", choices=("pca", "tsne", "umap"), help="of the embeddings (default: pca)"
+    )
     report.add_argument("--out", help="the page (default: report.html or comparison.html in the first run)")
     report.epilog = (
         "Of one run: scores with intervals, classes, confusions, surest mistakes, neighbours, a map, curves, and how "

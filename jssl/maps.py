@@ -1,5 +1,7 @@
 """The map of the embeddings: examples on a plane, those with like features close together."""
 
+import warnings
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -9,7 +11,7 @@ from jssl import figures
 from jssl.config import nearest
 from jssl.sections import legend
 
-KINDS = {"pca": "its first two principal components", "tsne": "t-SNE"}
+KINDS = {"pca": "its first two principal components", "tsne": "t-SNE", "umap": "UMAP"}
 TSNE_POINTS = 1500  # beyond that t-SNE takes too long on a laptop
 DIMENSIONS = 50  # that an evaluation keeps of features for their map
 MAP_POINTS = 4000  # drawn; more only make the page heavy
@@ -33,23 +35,38 @@ def reduced(features):
 
 
 def plane(components, how="pca"):
-    """What `reduced` gave -> float32 [M, 2], repeatable: the first two, or t-SNE (van der Maaten and Hinton, 2008).
+    """What `reduced` gave -> float32 [M, 2], repeatable: the first two, t-SNE (van der Maaten and Hinton, 2008), or
+    UMAP (McInnes et al., 2018; arXiv:1802.03426).
 
-    Raises ValueError for another kind of map, or where t-SNE of so many points would take too long.
+    Raises ValueError for another kind of map, where t-SNE of so many points would take too long, or where umap-learn is
+    not installed.
     """
     if how not in KINDS:
         raise ValueError(f"there is no map {how!r}{nearest(how, KINDS)}")
     if how == "tsne" and len(components) > TSNE_POINTS:
         raise ValueError(
-            f"t-SNE of {len(components):,} points takes too long: expected {TSNE_POINTS:,} at most, or pca"
+            f"t-SNE of {len(components):,} points takes too long: expected {TSNE_POINTS:,} at most, or pca or umap"
         )
     spread = components[:, 0].std()
     if how == "pca" or len(components) < 5 or not spread:
         return np.float32(components[:, :2])
+    if how == "umap":
+        return _umap(components)
     start = components[:, :2] / spread * 1e-4
     with threadpool_limits(1):  # its short loops wait on each other: one thread is up to ten times faster
         model = TSNE(perplexity=min(30, (len(components) - 1) / 3), init=start, random_state=0)
         return model.fit_transform(components).astype(np.float32)
+
+
+def _umap(components):
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise ValueError("--map umap: umap-learn is not installed; pip install umap-learn, or --map tsne") from None
+    near = min(15, len(components) - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a seed leaves it one thread
+        return UMAP(n_neighbors=near, init="pca", random_state=0).fit_transform(components).astype(np.float32)
 
 
 def embeddings(arrays, how="pca", small=False):

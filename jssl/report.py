@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jssl import by_class, figures, maps, mistakes, pictures, sections, several
+from jssl.corruptions import corruptions
 from jssl.curves import curves
 from jssl.evals.scores import read as read_predictions
 from jssl.files import whole
@@ -60,6 +61,7 @@ def of_one(run, how):
         "Scores": sections.scores(scores),
         "Per class": by_class.scores(scores),
         "Confusions": mistakes.confusion(run["predictions"], names),
+        "Corrupted images": corruptions(scores),
         "Surest mistakes": mistakes.worst(run["mistakes"]),
         "The graph": by_class.graph(run["graph"]),
         "Nearest neighbours": sections.neighbours(run["neighbours"]),

@@ -212,3 +212,16 @@ def trained(tmp_path_factory):
     overrides = {"data.source": f"folder:{folder}", "train.steps": 4, "augment.size": 16}
     train(load("simclr:tiny", overrides), folder / "run")
     return folder / "run"
+
+
+def test_what_a_manifest_says_of_its_images_stays_with_them(tmp_path):
+    names = ["c.png", "a.png", "b.png"]
+    for seed, name in enumerate(names):
+        picture(seed).save(tmp_path / name)
+    rows = [f"{name},{name[0]}-label,{name[0]}-group" for name in names]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,group", *rows]))
+    curate(f"folder:{tmp_path / 'list.csv'}", tmp_path / "out", workers=0)
+    with open(tmp_path / "out" / "manifest.csv", newline="") as lines:
+        kept = list(csv.DictReader(lines))
+    assert [row["path"] for row in kept] == ["../a.png", "../b.png", "../c.png"]
+    assert all(row["label"] == f"{row['path'][3]}-label" and row["group"] == f"{row['path'][3]}-group" for row in kept)

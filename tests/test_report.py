@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 import time
 
 import numpy as np
@@ -256,6 +257,22 @@ def test_the_plain_map_is_the_first_two_principal_components(features):
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
 
 
+def test_umap_puts_a_class_together_too(features):
+    pytest.importorskip("umap")
+    xy = plane(reduced(features), "umap")
+    _, rows = NearestNeighbors(n_neighbors=6).fit(xy).kneighbors(xy)
+    labels = DIGITS.target[:200]
+    assert np.mean(labels[rows[:, 1:]] == labels[:, None]) > 0.8
+    np.testing.assert_array_equal(xy, plane(reduced(features), "umap"))
+    assert np.isfinite(plane(reduced(features[:6]), "umap")).all()
+
+
+def test_umap_that_is_not_installed_is_named(features, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ValueError, match="umap-learn is not installed; pip install umap-learn, or --map tsne"):
+        plane(reduced(features), "umap")
+
+
 @pytest.mark.parametrize("shape", [(1, 8), (2, 8), (4, 1), (6, 1), (7, 3), (1500, 4)])
 @pytest.mark.parametrize("how", ["pca", "tsne"])
 def test_a_map_of_any_size_is_finite(shape, how):
@@ -269,7 +286,7 @@ def test_a_map_of_any_size_is_finite(shape, how):
 def test_a_map_that_there_is_not_is_refused_in_words(features):
     with pytest.raises(ValueError, match=r"there is no map 'tsn'; did you mean tsne\?"):
         plane(reduced(features), "tsn")
-    with pytest.raises(ValueError, match="t-SNE of 1,501 points takes too long: expected 1,500 at most, or pca"):
+    with pytest.raises(ValueError, match="t-SNE of 1,501 points takes too long: expected 1,500 at most, or"):
         plane(np.zeros((1501, 2)), "tsne")
 
 
@@ -286,3 +303,32 @@ def test_a_thousand_points_take_seconds():
     began = time.process_time()
     plane(reduced(DIGITS.data[:1000]), "tsne")
     assert time.process_time() - began < 8
+
+
+def test_corrupted_images_have_a_cell_for_each_severity_that_says_what_is_kept(tmp_path):
+    settings = lambda share: {
+        "clean": 0.75,
+        "by corruption": {"fog": [share / n for n in range(1, 6)], "snow": [share] * 5},
+        "by shift": {"central 0.5": share},
+    }
+    scores = [
+        {**score(encoder, task, 0.3), "settings": settings(share)}
+        for task in ("robustness", "robustness-knn")
+        for encoder, share in (("trained", 0.6), ("untrained", 0.123))
+    ]
+    (tmp_path / "scores.json").write_text(json.dumps({"scores": scores}))
+    page = report(tmp_path).read_text()
+    part = page.split("<h2>Corrupted images</h2>")[1].split("</section>")[0]
+    first, second = part.split("<details")[1:]
+    assert "linear probe, on clean images 75.0" in first
+    assert "k-NN, on clean images 75.0" in second
+    rows = re.findall("<tr>(.*?)</tr>", first)
+    assert [len(re.findall("<t[hd]", row)) for row in rows] == [7, 7, 7, 2]
+    assert '<td style="--kept: 80%">60.0</td><td style="--kept: 40%">30.0</td>' in rows[1]  # 0.6 and 0.3 of 0.75
+    assert rows[2].endswith('<td style="--kept: 80%">60.0 <small>12.3</small></td>')
+    assert rows[3].startswith('<td colspan="6">central 0.5</td><td style="--kept: 80%">60.0 ')
+
+
+def test_a_run_that_was_not_scored_on_corrupted_images_has_no_such_section(tmp_path):
+    (tmp_path / "scores.json").write_text(json.dumps({"scores": [score("trained", "linear", 0.9)]}))
+    assert "Corrupted images" not in report(tmp_path).read_text()

@@ -52,7 +52,7 @@ def curate(
         encoder = Encoder(workdir)
     threshold = THRESHOLD if threshold is None else threshold
     mirror = descriptor.mirrored if encoder is None else None
-    files, labels = _opened("--data", data)
+    files, named = _opened("--data", data)
     liked = _opened("--like", like)[0] if like else None
     out = pathlib.Path(out)
     if out.exists() and not out.is_dir():
@@ -82,7 +82,7 @@ def curate(
                 f"{len(before)}, of {before.min():,} to {before.max():,} images, now {after.max():,} at most"
             )
     kept = np.flatnonzero(reason == "")
-    _write(out, files, labels, kept, reason, of, similarity, pool["said"])
+    _write(out, files, named, kept, reason, of, similarity, pool["said"])
     path = page.write(out, files, kept, reason, of, similarity, pool["said"], said)
     return f"{len(kept):,} of {len(reason):,} images are kept: folder:{out / 'manifest.csv'}, {path}"
 
@@ -96,16 +96,19 @@ def _check(threshold, neighbours, count, clusters):
 
 
 def _opened(option, spec):
-    """-> Files, sorted by name so that nothing depends on their order, and the texts of their labels or None."""
+    """-> Files, sorted by name so that nothing depends on their order, {"labels", "groups": their texts or None}."""
     kind, colon, rest = spec.partition(":")
     if kind != "folder" or not rest:
         near = f"folder:{spec}" if not colon else "folder:PATH"
         raise ValueError(f"{option} {spec}: only folders and manifests can be curated, expected {near}")
     files, named = listed(spec, *path_and_slice(spec, rest))
-    labels, names = named["labels"], named["label_names"]
     order = sorted(range(len(files.names)), key=files.names.__getitem__)
-    texts = None if labels is None else [names[labels[row]] for row in order]
-    return Files(files.root, [files.names[row] for row in order]), texts
+
+    def texts(numbers, names):
+        return None if numbers is None else [names[numbers[row]] for row in order]
+
+    labels, groups = texts(named["labels"], named["label_names"]), texts(named["groups"], named["group_names"])
+    return Files(files.root, [files.names[row] for row in order]), {"labels": labels, "groups": groups}
 
 
 def _looked(stack, path, files, min_side, max_aspect, encoder, workers):
@@ -208,9 +211,10 @@ class _Even:
         return x if self.mirror is None else _unit(x + self.mirror(x))
 
 
-def _write(out, files, labels, kept, reason, of, similarity, said):
+def _write(out, files, named, kept, reason, of, similarity, said):
     place = lambda row: os.path.relpath(files.path(row), out)
-    write_manifest(out / "manifest.csv", [place(row) for row in kept], labels and [labels[row] for row in kept])
+    of_kept = {name: texts and [texts[row] for row in kept] for name, texts in named.items()}
+    write_manifest(out / "manifest.csv", [place(row) for row in kept], **of_kept)
     rows = (
         (
             place(row),

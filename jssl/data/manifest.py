@@ -53,9 +53,10 @@ def _numbered(spec, file, column, texts):
     return numbers.astype(np.int32), tuple(names.tolist())
 
 
-def write_manifest(file, paths, labels=None):
-    """Writes paths and, where given, the texts of their labels."""
-    columns = {PATH: paths, **({} if labels is None else {LABEL: labels})}
+def write_manifest(file, paths, labels=None, groups=None):
+    """Writes paths and, where given, the texts of their labels and groups."""
+    given = {PATH: paths, LABEL: labels, GROUP: groups}
+    columns = {name: texts for name, texts in given.items() if texts is not None}
     write_csv(file, list(columns), zip(*columns.values(), strict=True))
 
 
