@@ -53,6 +53,19 @@ def pytest_runtest_teardown(item, nextitem):
         gc.collect()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def pair(request, tmp_path_factory):
+    """`tests.pair.Pair` of the methods whose two processes are asked for."""
+    from tests.pair import TEST, Pair
+
+    asked = [item for item in request.session.items if getattr(item, "originalname", "") == TEST]
+    names = [item.callspec.params["name"] for item in asked]
+    folder = tmp_path_factory.getbasetemp()
+    both = Pair((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "pair", names)
+    yield both
+    both.end()
+
+
 @pytest.fixture(scope="session")
 def simclr_run(tmp_path_factory):
     """A run of two steps, the same for every file; who writes into it takes a copy."""

@@ -12,7 +12,7 @@ from jssl.experiment import fill, open_data
 from jssl.method import LABELS
 from jssl.probe import Probed, own
 from jssl.sharding import make_mesh, path_of
-from jssl.train import Run
+from jssl.train import Run, due
 
 STEPS = 4
 COLLECTIVE = re.compile(r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -30,6 +30,11 @@ def make_run(name, mesh=(1, 1), workdir=None, **overrides):
         return Run(config, source, mesh, workdir)
 
 
+def begin(run):
+    state = run.begin()
+    return run.refresh(state, 0) if due(0, run.config.train.refresh_every) else state
+
+
 class Trained:
     """`steps` steps on a (data, fsdp) mesh: the start, the end, the losses and the compiled program."""
 
@@ -38,7 +43,7 @@ class Trained:
         self.config, self.mesh, self.experiment = self.run.config, self.run.mesh, self.run.experiment
         self.method = self.experiment.method
         with jax.set_mesh(self.mesh):
-            state = self.run.begin()
+            state = self.begin()
             self.start = jax.device_get(state)
             losses, self.out = [], None
             with self.run.feed.items(0, 1) as items:
@@ -47,6 +52,10 @@ class Trained:
                     losses.append(float(metrics["loss"][0]))
         self.state, self.losses, self.metrics = state, losses, jax.device_get(metrics)
         self.end = jax.device_get(state)
+
+    def begin(self):
+        """The state before the first step, its clusters found where it has any."""
+        return begin(self.run)
 
     @functools.cached_property
     def text(self):

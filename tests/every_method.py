@@ -14,10 +14,7 @@ import jax
 import numpy as np
 
 from jssl.sharding import distribute, path_of, replicated
-from jssl.train import due
-from tests.contract import make_run
-
-STEPS = 3
+from tests.contract import STEPS, begin, make_run
 
 
 def main(folder, *names):
@@ -37,13 +34,10 @@ def steps(name):
     """{path: array} of the losses and the final state, on all devices there are; pairs of them share parameters."""
     fsdp = min(2, jax.device_count())
     run = make_run(name, (jax.device_count() // fsdp, fsdp))
-    every = run.config.train.refresh_every
     losses = []
     with jax.set_mesh(run.mesh), run.feed.items(0, 1) as items:
-        state = run.begin()
-        for step in range(STEPS):
-            if due(step, every):
-                state = run.refresh(state, step)
+        state = begin(run)
+        for _ in range(STEPS):
             state, metrics, _ = run.steps(state, run.feed.held, next(items), run.rng)
             losses.append(float(metrics["loss"][0]))
         state = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))(state)

@@ -65,7 +65,7 @@ def test_step_is_compiled_once(name):
 def test_state_is_donated(name):
     one = trained(name)
     with jax.set_mesh(one.mesh), one.run.feed.items(0, 1) as items:
-        state = one.run.init(one.run.rng_init)
+        state = one.begin()
         one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
 
@@ -101,7 +101,7 @@ def test_steps_per_call_change_nothing(name):
     """Two dispatches of two steps, or four of one: the same state, bit by bit."""
     one = trained(name)
     with jax.set_mesh(one.mesh):
-        state = one.run.init(one.run.rng_init)
+        state = one.begin()
         with one.run.feed.items(0, 2) as items:
             for _ in range(STEPS // 2):
                 state, metrics, _ = one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
@@ -186,7 +186,7 @@ def test_checkpoint_holds_everything(name, tmp_path):
     """Two steps, saved, restored on the same mesh and on another, two more: the state of four steps."""
     one = trained(name)
     with jax.set_mesh(one.mesh):
-        state = one.run.init(one.run.rng_init)
+        state = one.begin()
         with one.run.feed.items(0, 1) as items:
             for _ in range(STEPS // 2):
                 state, _, _ = one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
@@ -206,3 +206,12 @@ def test_checkpoint_holds_everything(name, tmp_path):
 
     assert_equal(one.end, resume(one))
     assert_close(one.end, resume(trained(name, (2, 4) if name in KINDS else (8, 1))))
+
+
+def test_two_processes_change_nothing(name, pair):
+    """Two devices each, pairs of which share parameters."""
+    one = trained(name)
+    leaves = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(one.end)}
+    here, there = {"losses": np.array(one.losses), **leaves}, pair.result(name)
+    assert here.keys() == there.keys()
+    assert_close(here, there)

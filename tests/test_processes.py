@@ -1,19 +1,15 @@
 """Two processes with two devices each do what one process with one device does."""
 
-import contextlib
-import os
 import re
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
 
-from jssl import config as configs
 from jssl.writers import read_metrics
 from tests.contract import assert_close
-from tests.processes import PATIENCE, Started, Training, acquainted, final_state, newest, together
+from tests.processes import Training, final_state, newest, together
 
 SHORT = {"train.batch_size": 32, "train.steps": 4, "log_every": 1, "eval.every": 4}
 METRICS = ("loss", "grad_norm", "param_norm", "lr", "health/std", "health/features_std")
@@ -97,69 +93,3 @@ def test_all_processes_fall_back_where_one_cannot_read(tmp_path):
     assert "warning: checkpoint 4 is damaged (another process cannot read it)" in runs[0].said
     assert "resumed at step 2\n" in runs[0].said
     assert_same(tmp_path / "two", tmp_path / "one")
-
-
-@pytest.fixture(scope="module")
-def every_method(request, tmp_path_factory):
-    """name -> {'one': path, 'two': path}, what one process and a pair of them found, waited for.
-
-    They take the methods that are asked for one after the other, and are started once, whatever xdist's workers.
-    """
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "every_method"
-    names = [item.callspec.params["method"] for item in request.session.items if "every_method" in item.fixturenames]
-    runs = []
-    with contextlib.suppress(FileExistsError):  # another worker's
-        folder.mkdir()
-        runs = start(folder, names)
-    try:
-        yield lambda name: results(folder, name, runs)
-        if runs and "PYTEST_XDIST_WORKER" in os.environ:  # others wait for the rest
-            [run.wait() for run in runs]
-    finally:
-        for run in runs:
-            run.process.kill()
-
-
-def start(folder, names):
-    fast = "--xla_backend_optimization_level=0"  # compiles in half the time
-    each = {"one": [(1, {})], "two": [(2, environment) for environment in acquainted()]}
-    for out in each:
-        (folder / out).mkdir()
-    return [
-        Started(
-            ["-m", "tests.every_method", str(folder / out), *names],
-            folder / f"{out}-{i}.log",
-            **environment,
-            XLA_FLAGS=f"--xla_force_host_platform_device_count={devices} {fast}",
-        )
-        for out, processes in each.items()
-        for i, (devices, environment) in enumerate(processes)
-    ]
-
-
-def results(folder, name, runs):
-    """Both results of a method, once they are there; an error where a process has ended, or nothing comes any more."""
-    count, since = 0, time.monotonic()
-    while True:
-        ended = [run for run in runs if run.process.poll() is not None]
-        found = [path for path in folder.glob("*/*") if path.suffix in (".npz", ".txt")]
-        mine = {path.parent.name: path for path in found if path.stem == name}
-        if len(mine) == 2:
-            return mine
-        if len(found) > count:
-            count, since = len(found), time.monotonic()
-        if any(run.process.returncode for run in ended) or time.monotonic() - since > PATIENCE:
-            said = "\n".join(f"{path.name}:\n{path.read_text()[-4000:]}" for path in folder.glob("*.log"))
-            raise AssertionError(f"{name}: no result of {sorted({'one', 'two'} - mine.keys())}\n{said}")
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("method", configs.experiments())
-def test_every_method_is_the_same_in_two_processes(every_method, method):
-    found = every_method(method)
-    for path in found.values():
-        assert path.suffix == ".npz", f"{method}, in {path.parent.name}:\n{path.read_text()}"
-    one, two = (dict(np.load(found[name])) for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    assert_close({method: one}, {method: two})
