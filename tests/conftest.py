@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# The tests' programs run for seconds and compile for minutes: so the latter takes a third of the time.
+QUICK = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
 CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
 
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",  # eight devices on two busy cores wait for each other
-    "--xla_backend_optimization_level=0",  # the tests' programs run for seconds and compile for minutes
+    *QUICK,
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"

@@ -47,6 +47,4 @@ class Pair:
 
 def start(folder, i, names, more):
     arguments = ["-m", "tests.every_method", str(folder), *names]
-    # Compiled in half the time.
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    return Started(arguments, folder / f"{i}.log", **more, XLA_FLAGS=flags)
+    return Started(arguments, folder / f"{i}.log", devices=2, **more)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from jssl.checkpoint import checkpoint_steps, read_arrays
+from tests.conftest import QUICK
 
 PATIENCE = 300  # seconds until a test gives up waiting
 MEASURED = ("examples_per_s", "data_wait", "device_hours")  # entries of a row that two equal runs do not share
@@ -21,10 +22,9 @@ class Started:
 
     def __init__(self, arguments, log, devices=1, **more):
         self.log = pathlib.Path(log)
-        flags = f"--xla_force_host_platform_device_count={devices}"
         environment = {
             **os.environ,
-            "XLA_FLAGS": flags,
+            "XLA_FLAGS": " ".join([f"--xla_force_host_platform_device_count={devices}", *QUICK]),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **more,
         }

@@ -110,7 +110,7 @@ def test_steps_per_call_change_nothing(name):
 
 
 @of_engine
-def test_an_online_probe_changes_nothing_by_a_bit(name):
+def test_an_online_probe_changes_nothing(name):
     assert_probe_changes_nothing(trained(name), Trained(name, eval__probe_lr=0.5))
 
 

@@ -37,7 +37,7 @@ def run(mesh=(1, 1)):
     ],
     ids=["accumulating", "clipped, with groups"],
 )
-def test_the_method_moves_as_without_a_probe_bit_by_bit(name, overrides):
+def test_the_method_moves_as_without_a_probe(name, overrides):
     """The contract has the same of every method, without clipping and accumulation."""
     assert_probe_changes_nothing(
         Trained(name, (1, 1), **overrides), Trained(name, (1, 1), **overrides, **{"eval.probe_lr": ON})
