@@ -41,7 +41,7 @@ def demo():
 def tiny():
     """For the contract tests: seconds on a CPU; every parameter learns."""
     config = recipes.tiny(demo(), hidden=16, dim=8)
-    config.optim.update({"lr": 0.02, "groups": ()})
+    config.optim.update({"lr": 0.01, "groups": ()})
     return config
 
 

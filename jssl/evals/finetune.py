@@ -161,8 +161,11 @@ def finetune(encoder, train, test, *, classes, settings=None, tuning=ALL, pretra
         state = given(state, method, encoder, np.asarray(features), labels, rng)
         state = jax.device_put(state, replicated(program.mesh))
         with feed.items(0, 1) as items:
+            before = None
             for _ in range(steps):
-                state, _, _ = program.steps(state, feed.held, next(items), rng)
+                state, metrics, _ = program.steps(state, feed.held, next(items), rng)
+                jax.block_until_ready(before)  # one step ahead at most: many, on many simulated devices, can deadlock
+                before = metrics
     scores = embed(program.embedder, {}, state.carry, test, encoder.preprocess, 256, workers)
     fields = {**dataclasses.asdict(settings), "layer_decay": decay, "steps": steps, "train_rows": len(train)}
     kept = {**state.carry["average"]["params"], "features": state.carry["features"]}
