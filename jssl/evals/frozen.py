@@ -7,7 +7,7 @@ import numpy as np
 from jssl.config import nearest
 from jssl.evals import fewshot, knn, linear
 from jssl.evals.labels import by_class, check, check_classes, check_labels, share
-from jssl.evals.scores import attempt, entry
+from jssl.evals.scores import attempt, entry, title
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
 PART = 0.8  # of the training set, in each of several draws
@@ -69,7 +69,7 @@ def evaluate(
             few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, seed=seed)
             for n in shots:
                 task = f"fewshot-{n}"
-                for found in attempt(task, lambda few=few, n=n: [few(shots=n)], missing):
+                for found in attempt(title(task), lambda few=few, n=n: [few(shots=n)], missing):
                     scores.append(score(task, encoder, found, test_y, found["settings"]))
             continue
         if name == "knn":

@@ -7,7 +7,7 @@ from jssl.data import default_workers
 from jssl.data.graph import each_split
 from jssl.evals import cluster, frozen, links, nodes, svm
 from jssl.evals.labels import by_class, share
-from jssl.evals.scores import attempt, entry
+from jssl.evals.scores import attempt, entry, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
 from jssl.experiment import open_graph
 
@@ -70,7 +70,7 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     for name, found in features.items():
         for task in asked:
             measure = own.get(task) or common(task)
-            scores += attempt(task, lambda m=measure, n=name, f=found: m(n, f), missing)
+            scores += attempt(title(task), lambda m=measure, n=name, f=found: m(n, f), missing)
     save_graph(workdir, features["trained"], graph, parts, asked, config)
     return scores, {"graph": graph.spec, **({"left out": missing} if missing else {})}
 

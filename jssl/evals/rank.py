@@ -11,7 +11,7 @@ from scipy import linalg
 from jssl import config as configs
 from jssl import health
 from jssl.evals.neighbours import neighbours
-from jssl.evals.scores import attempt, entry, spread_of_mean
+from jssl.evals.scores import attempt, entry, spread_of_mean, title
 from jssl.sharding import put, replicated
 
 FEATURES = 10_000  # images whose features RankMe and alpha-ReQ look at
@@ -95,7 +95,7 @@ def protocol(subject):
         fit = f"slope of log eigenvalues over log rank, weights 1 / rank, ranks {RANKS[0]} to {RANKS[1]}"
         scores.append(entry("alpha-req", name, [alpha_req(some)], {**of, "unit": "exponent", "fit": fit}))
         of_views = functools.partial(_of_views, subject, name, encoder, how)
-        scores += attempt("lidar", of_views, subject.missing)
+        scores += attempt(title("lidar"), of_views, subject.missing)
     return scores
 
 

@@ -231,15 +231,15 @@ def words(test, names):
     return f"{better} is better than {worse} by {by:.1f} points ({low:.1f} to {high:.1f}, {p})"
 
 
-def attempt(task, measure, missing):
+def attempt(what, measure, missing):
     """measure() -> a list; [] where the data do not allow it, such as a class with few examples, and `missing`, a dict,
-    is told why."""
+    is told why, under `what`."""
     try:
         return measure()
     except ValueError as error:
         if missing is None:
             raise
-        missing[title(task)] = str(error)
+        missing[what] = str(error)
         return []
 
 
