@@ -22,7 +22,7 @@ def corruptions(data):
     )
     return (
         "<p>Accuracy in per cent of a classifier that learned from clean images, on test images that were corrupted. "
-        f"The darker a cell, the more of the accuracy on clean images is kept.{small}</p>{tables}"
+        f"The stronger a cell's colour, the more of the accuracy on clean images is kept.{small}</p>{tables}"
     )
 
 
