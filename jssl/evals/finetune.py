@@ -52,7 +52,9 @@ class Settings:
     flip: float | None = None  # probability; None: that of the run's views
 
 
-MIXED = 1000  # labelled images from which on mixup and CutMix are used: they are for networks that fit all labels soon
+# Labelled images from which on mixup and CutMix are used: they are for networks that fit all labels soon. In 25 epochs of
+# 1,000 digits, and of 2,000 images of Fashion-MNIST, they cost 2 to 3 points on others of the training set.
+MIXED = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
