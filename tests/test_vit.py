@@ -12,6 +12,7 @@ from jssl.nets.net import apply_net, init_net
 from jssl.nets.relative import RelativeBias
 from jssl.nets.vit import Block, Decoder, ViT, patchify, sincos_positions, unpatchify
 from tests import oracles
+from tests.contract import assert_close
 from tests.torch_weights import convert, nhwc
 
 TIMM = {
@@ -241,7 +242,7 @@ def test_remat_changes_neither_values_nor_gradients():
 
     plain, remat = grad(net), grad(net.clone(remat=True))
     assert remat.as_text().count("dot_general") > plain.as_text().count("dot_general")
-    jax.tree.map(close, remat.compile()(params), plain.compile()(params))
+    assert_close(remat.compile()(params), plain.compile()(params))
 
 
 def test_learned_positions_serve_smaller_images(params):
