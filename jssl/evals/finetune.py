@@ -52,8 +52,8 @@ class Settings:
     flip: float | None = None  # probability; None: that of the run's views
 
 
-# Labelled images from which on mixup and CutMix are used: they are for networks that fit all labels soon. In 25 epochs of
-# 1,000 digits, and of 2,000 images of Fashion-MNIST, they cost 2 to 3 points on others of the training set.
+# Labelled images from which on mixup and CutMix are used: they are for networks that fit all labels soon. In 25 epochs
+# of 1,000 digits, and of 2,000 images of Fashion-MNIST, they cost 2 to 3 points on others of the training set.
 MIXED = 10_000
 
 
