@@ -31,6 +31,7 @@ def make_run(name, mesh=(1, 1), workdir=None, **overrides):
 
 
 def begin(run):
+    """The state before the first step, its clusters found where it has any."""
     state = run.begin()
     return run.refresh(state, 0) if due(0, run.config.train.refresh_every) else state
 
@@ -43,7 +44,7 @@ class Trained:
         self.config, self.mesh, self.experiment = self.run.config, self.run.mesh, self.run.experiment
         self.method = self.experiment.method
         with jax.set_mesh(self.mesh):
-            state = self.begin()
+            state = begin(self.run)
             self.start = jax.device_get(state)
             losses, self.out = [], None
             with self.run.feed.items(0, 1) as items:
@@ -52,10 +53,6 @@ class Trained:
                     losses.append(float(metrics["loss"][0]))
         self.state, self.losses, self.metrics = state, losses, jax.device_get(metrics)
         self.end = jax.device_get(state)
-
-    def begin(self):
-        """The state before the first step, its clusters found where it has any."""
-        return begin(self.run)
 
     @functools.cached_property
     def text(self):

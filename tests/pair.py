@@ -26,14 +26,13 @@ class Pair:
         """{path: array} as of `every_method.steps`, waited for; an error where a process ended or nothing comes."""
         count, since = 0, time.monotonic()
         while True:
-            ended = [run for run in self.runs if run.process.poll() is not None]
             found = {path.name: path for path in self.folder.iterdir() if path.suffix in (".npz", ".txt")}
             assert f"{name}.txt" not in found, found[f"{name}.txt"].read_text()
             if f"{name}.npz" in found:
                 return dict(np.load(found[f"{name}.npz"]))
             if len(found) > count:
                 count, since = len(found), time.monotonic()
-            if any(run.process.returncode for run in ended) or time.monotonic() - since > PATIENCE:
+            if any(run.process.poll() for run in self.runs) or time.monotonic() - since > PATIENCE:
                 said = "\n".join(f"{path.name}:\n{path.read_text()[-4000:]}" for path in self.folder.glob("*.log"))
                 raise AssertionError(f"no result of {name}\n{said}")
             time.sleep(0.05)

@@ -9,7 +9,16 @@ from jssl import encoder, step
 from jssl.checkpoint import Checkpoints
 from jssl.sharding import path_of
 from jssl.step import init_state
-from tests.contract import STEPS, Trained, assert_close, assert_equal, assert_probe_changes_nothing, make_run, trained
+from tests.contract import (
+    STEPS,
+    Trained,
+    assert_close,
+    assert_equal,
+    assert_probe_changes_nothing,
+    begin,
+    make_run,
+    trained,
+)
 
 METHODS = list(configs.experiments())
 # What the engine does around a loss is tried on each kind of state it finds; with `make test-all` on every method.
@@ -65,7 +74,7 @@ def test_step_is_compiled_once(name):
 def test_state_is_donated(name):
     one = trained(name)
     with jax.set_mesh(one.mesh), one.run.feed.items(0, 1) as items:
-        state = one.begin()
+        state = begin(one.run)
         one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
 
@@ -101,7 +110,7 @@ def test_steps_per_call_change_nothing(name):
     """Two dispatches of two steps, or four of one: the same state, bit by bit."""
     one = trained(name)
     with jax.set_mesh(one.mesh):
-        state = one.begin()
+        state = begin(one.run)
         with one.run.feed.items(0, 2) as items:
             for _ in range(STEPS // 2):
                 state, metrics, _ = one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
@@ -186,7 +195,7 @@ def test_checkpoint_holds_everything(name, tmp_path):
     """Two steps, saved, restored on the same mesh and on another, two more: the state of four steps."""
     one = trained(name)
     with jax.set_mesh(one.mesh):
-        state = one.begin()
+        state = begin(one.run)
         with one.run.feed.items(0, 1) as items:
             for _ in range(STEPS // 2):
                 state, _, _ = one.run.steps(state, one.run.feed.held, next(items), one.run.rng)
