@@ -46,7 +46,10 @@ class BatchNorm(nn.Module):
         scale = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
             scale = scale * self.param("scale", self.scale_init, width)
-        y = (x - mean) * scale
+        if mask is None:
+            y = (x - mean) * scale
+        else:  # the gradient of `*` took a CPU a fifth of GraphMAE's step (jax 0.10.2)
+            y = jnp.einsum("...c,c->...c", x - mean, scale, precision=jax.lax.Precision.HIGHEST)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, width)
         return y.astype(self.dtype)
