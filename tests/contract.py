@@ -11,7 +11,7 @@ from jssl import encoder
 from jssl.experiment import fill, open_data
 from jssl.method import LABELS
 from jssl.probe import Probed, own
-from jssl.sharding import make_mesh, path_of
+from jssl.sharding import flatten, make_mesh
 from jssl.train import Run, due
 
 STEPS = 4
@@ -128,15 +128,23 @@ def assert_probe_changes_nothing(alone, probed):
         assert_close(alone.metrics[metric], probed.metrics[metric])
 
 
+def pairs(a, b):
+    """[(path, leaf of a, leaf of b)] of trees with the same leaves, whatever holds them."""
+    a, b = flatten(a), flatten(b)
+    assert a.keys() == b.keys()
+    return [(path, x, b[path]) for path, x in a.items()]
+
+
 def assert_close(a, b, tolerance=1e-5):
     """|a - b| <= tolerance * (max|a| + 1), leaf by leaf; by default what the order of float32 sums may change."""
-    for (path, x), (_, y) in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b)):
+    for path, x, y in pairs(a, b):
+        assert np.shape(x) == np.shape(y), path
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         apart = np.abs(x - y).max(initial=0)
-        assert apart <= tolerance * (np.abs(x).max(initial=0) + 1), f"{path_of(path)}: {apart}"
+        assert apart <= tolerance * (np.abs(x).max(initial=0) + 1), f"{path}: {apart}"
 
 
 def assert_equal(a, b):
     """Bit by bit."""
-    for (path, x), (_, y) in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b)):
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=path_of(path))
+    for path, x, y in pairs(a, b):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=path)

@@ -13,7 +13,7 @@ import traceback
 import jax
 import numpy as np
 
-from jssl.sharding import distribute, path_of, replicated
+from jssl.sharding import distribute, flatten, replicated
 from tests.contract import STEPS, begin, make_run
 
 
@@ -41,8 +41,7 @@ def steps(name):
             state, metrics, _ = run.steps(state, run.feed.held, next(items), run.rng)
             losses.append(float(metrics["loss"][0]))
         state = jax.jit(lambda x: x, out_shardings=replicated(run.mesh))(state)
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
-    return {"losses": np.array(losses)} | {path_of(path): leaf for path, leaf in leaves}
+    return {"losses": np.array(losses)} | flatten(jax.device_get(state))
 
 
 def write(path, found):
