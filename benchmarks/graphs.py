@@ -64,8 +64,9 @@ def main(argv=None):
             asked |= {"source": of_variant(arguments.data, spec.partition(":")[2]), "set": arguments.set}
             if not any(asked.items() <= run.items() for run in kept(arguments)):
                 keep({**asked, **run(asked, arguments.workdir)}, arguments)
+                write(arguments)
                 jax.clear_caches()  # a process of hundreds of compiled programs runs out of memory maps
-            write(arguments)
+    write(arguments)  # also where there was nothing to train
 
 
 def lines(arguments):
