@@ -118,29 +118,38 @@ def embedder(method, preprocess, mesh, read=lambda out: out["features"]):
 
 
 def embed(run, params, carry, source, preprocess, batch_size, workers=0):
-    """The features of every row of `source`, float32 [N, D], on every process; of more than `HELD` bytes in a file that
-    goes with the array. run: from `embedder`; of several things read, a tree of them."""
+    """The features of every row of `source`, float32 [N, D], on every process, see `gathered`. run: from `embedder`; of
+    several things read, a tree of them."""
     if source.modality == "graph":
         return _of_graphs(run, params, carry, source, batch_size, workers)
     devices = run.mesh.size
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
-    found, at = None, 0
-    here = rows_here(run.mesh, batch_size)
     batches = source.every(
-        batch_size=batch_size, rows=here, size=preprocess.size, crop=preprocess.crop, workers=workers
+        batch_size=batch_size,
+        rows=rows_here(run.mesh, batch_size),
+        size=preprocess.size,
+        crop=preprocess.crop,
+        workers=workers,
     )
+    return gathered((run(params, carry, {"image": batch["image"]}, batch_size) for batch in batches), len(source))
+
+
+def gathered(batches, rows):
+    """Trees of arrays [b, ...], one after the other, as a tree of arrays [rows, ...] without what is beyond them: in
+    memory or, those of more than `HELD` bytes, in files that go with them."""
+    found, at = None, 0
     for batch in batches:
-        made = jax.tree.map(np.asarray, run(params, carry, {"image": batch["image"]}, batch_size))
+        batch = jax.tree.map(np.asarray, batch)
         if found is None:
-            found = jax.tree.map(lambda x: _room((len(source), *x.shape[1:]), x.dtype), made)
-        for place, x in zip(jax.tree.leaves(found), jax.tree.leaves(made), strict=True):
-            place[at : at + batch_size] = x[: len(source) - at]
-        at += batch_size
+            found = jax.tree.map(lambda x: _room((rows, *x.shape[1:]), x.dtype), batch)
+        for place, x in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
+            place[at : at + len(x)] = x[: rows - at]
+        at += len(x)
     return found
 
 
 def _room(shape, dtype):
-    """An array to fill, in memory or, of more than `HELD` bytes, in a file without a name."""
+    """An array to fill."""
     if np.prod(shape) * np.dtype(dtype).itemsize <= HELD:
         return np.empty(shape, dtype)
     return np.memmap(tempfile.TemporaryFile(), dtype, "w+", shape=shape)

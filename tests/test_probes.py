@@ -10,7 +10,7 @@ from jssl import data
 from jssl.config import load
 from jssl.encoder import Encoder
 from jssl.evals import table
-from jssl.evals.subject import of_run
+from jssl.evals.subject import of_run, pixels
 from jssl.search import search
 from jssl.train import train
 
@@ -42,6 +42,10 @@ def test_features_that_do_not_fit_lie_in_a_file_and_k_nn_reads_them_there(subjec
     other = dataclasses.replace(subject)
     object.__setattr__(other, "features", {"trained": {**subject.features["trained"], "train": bank}})
     assert scored(other, "knn")["trained", "knn"]["mean"] == scored(subject, "knn")["trained", "knn"]["mean"]
+    images = subject.splits["train"].images
+    raw = pixels(subject.splits["train"])
+    assert isinstance(raw, np.memmap)
+    np.testing.assert_allclose(raw, images.reshape(len(images), -1) / 255, rtol=1e-6)
 
 
 def test_knn_s_headline_is_the_config_s_and_the_grid_is_kept_beside_it(subject):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jssl import config as configs
 from jssl import data as sources
-from jssl.encoder import Encoder
+from jssl.encoder import Encoder, gathered
 from jssl.evals.labels import check_classes, share
 
 PIXELS = 32  # side to which larger images are brought before they count as raw pixels
@@ -144,11 +144,11 @@ def held_out(source, seed):
 def pixels(source, workers=0):
     """Raw pixels as features, float32 [N, H * W * C] in [0, 1]; larger images are brought to side `PIXELS`."""
     if source.images is not None and max(source.shape[:2]) <= PIXELS:
-        images = source.images
+        batches = (source.images[at : at + BATCH] for at in range(0, len(source), BATCH))
     else:
         from jssl.augment.image import evaluation
 
         shrink = evaluation(PIXELS, crop=1.0, mean=(0.0,), std=(1.0,))
-        batches = sources.every(source, batch_size=BATCH, size=PIXELS, crop=1.0, workers=workers)
-        images = np.concatenate([np.asarray(shrink(batch)["image"]) for batch in batches])[: len(source)] * 255
-    return (images.reshape(len(images), -1) / 255).astype(np.float32)
+        batches = source.every(batch_size=BATCH, size=PIXELS, crop=1.0, workers=workers)
+        batches = (np.asarray(shrink(batch)["image"]) * 255 for batch in batches)
+    return gathered((batch.reshape(len(batch), -1).astype(np.float32) / 255 for batch in batches), len(source))
