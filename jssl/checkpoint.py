@@ -20,6 +20,11 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 from jssl.config import nearest
 from jssl.sharding import path_of, replicated
 
+# Devices that hold the same array write a part each, cut out by a program for every shape: not of small ones.
+ocp.type_handlers.register_type_handler(
+    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20), override=True
+)
+
 
 class Checkpoints:
     """The checkpoints of a run, under WORKDIR/checkpoints/STEP. Leaving a `with` block waits for what is being written.
