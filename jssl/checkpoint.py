@@ -20,9 +20,10 @@ from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 from jssl.config import nearest
 from jssl.sharding import path_of, replicated
 
-# Devices that hold the same array write a part each, cut out by a program for every shape: not of small ones.
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20), override=True
+# Of an array that several devices hold each writes a part, cut out by a program for every shape: not of small ones.
+WHOLE = 2**20  # bytes of a part, at least
+ARRAYS = ocp.type_handlers.create_type_handler_registry(
+    (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=WHOLE))
 )
 
 
@@ -61,7 +62,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=Keep(self.keep, self.scores), cleanup_tmp_directories=True
         )
-        return ocp.CheckpointManager(self.folder, options=options)
+        handlers = {"state": _writer(), "seal": ocp.JsonCheckpointHandler()}
+        return ocp.CheckpointManager(self.folder, item_handlers=handlers, options=options)
 
     def save(self, step, state, metrics=None):
         """Starts writing; returns once the state may be donated again. metrics: {name: float} of this very step."""
@@ -72,7 +74,7 @@ class Checkpoints:
             self.scores[step] = float(score)
         frozen = self._save_frozen(frozen) if frozen else None
         seal = {"leaves": fingerprint(state), "frozen": frozen, "score": self.scores.get(step)}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), seal=ocp.args.JsonSave(seal))
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), seal=ocp.args.JsonSave(seal))
         manager.save(step, args=args, force=True)
 
     def restore(self, like):
@@ -145,7 +147,7 @@ class Checkpoints:
         """-> the name of their folder: nobody writes these weights, so one copy serves all checkpoints."""
         name = tree_hash(frozen)
         if _everyone(not (self.workdir / "frozen" / name).exists()):
-            with ocp.StandardCheckpointer() as checkpointer:
+            with ocp.Checkpointer(_writer()) as checkpointer:
                 checkpointer.save(self.workdir / "frozen" / name, frozen)
         return name
 
@@ -176,6 +178,10 @@ class Keep(PreservationPolicy):
         steps = [checkpoint.step for checkpoint in checkpoints]
         best = max((step for step in steps if step in self.scores), key=self.scores.get, default=None)
         return [step in sorted(steps)[-self.latest :] or step == best for step in steps]
+
+
+def _writer():
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=ARRAYS)
 
 
 def checkpoint_steps(folder):

@@ -1,12 +1,14 @@
 """Curation: what is left out and why, which copy stays, what is retrieved, and the manifest that `folder:` reads."""
 
 import csv
+import json
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import curate as bench
 from jssl import cli, data
 from jssl.curate import curate
 from jssl.curate.balance import balanced, shares
@@ -225,3 +227,20 @@ def test_what_a_manifest_says_of_its_images_stays_with_them(tmp_path):
         kept = list(csv.DictReader(lines))
     assert [row["path"] for row in kept] == ["../a.png", "../b.png", "../c.png"]
     assert all(row["label"] == f"{row['path'][3]}-label" and row["group"] == f"{row['path'][3]}-group" for row in kept)
+
+
+def test_the_benchmark_finds_what_it_has_planted_and_counts_what_it_has_not(tmp_path):
+    """Eight pictures, two of which are copied five times; one is there twice before anything is planted."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(7):
+        picture(seed).save(folder / f"{seed}.png")
+    picture(6).save(folder / "again.png")
+    bench.main(["--images", f"folder:{folder}", "--search", "3000", "--out", str(tmp_path)])
+    written = json.loads((tmp_path / "curate.json").read_text())
+    [row] = written["rows"]
+    assert (row["images"], row["files"]) == ("photos", 8 + 2 * 5)
+    assert [row[f"{edit} %"] for edit in ("resized", "recompressed", "cropped", "mirrored", "all")] == [100] * 5
+    assert row["precision %"] == pytest.approx(100 * 10 / 11)
+    assert "3,000 descriptors" in written["notes"][1]
+    assert "30 copies found of 30 planted" in written["notes"][1]
