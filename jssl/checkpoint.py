@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from jssl.config import nearest
-from jssl.sharding import path_of, replicated
+from jssl.sharding import flatten, path_of, replicated
 
 # Of an array that several devices hold each writes a part, cut out by a program for every shape: not of small ones.
 WHOLE = 2**20  # bytes of a part, at least
@@ -281,7 +281,7 @@ def read_arrays(folder):
     handler = ocp.PyTreeCheckpointHandler()
     whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree)
     leaves = handler.restore(folder.absolute(), args=ocp.args.PyTreeRestore(restore_args=whole))
-    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(leaves)}
+    return flatten(leaves)
 
 
 def _below(path, names):
