@@ -1,6 +1,9 @@
 """Scores of graph encoders: of the nodes of one graph, of many graphs, and of what joins nodes."""
 
+import time
+
 import numpy as np
+from absl import logging
 
 from jssl.config import nearest
 from jssl.data import default_workers
@@ -69,8 +72,9 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     scores = []
     for name, found in features.items():
         for task in asked:
-            measure = own.get(task) or common(task)
+            measure, began = own.get(task) or common(task), time.monotonic()
             scores += attempt(title(task), lambda m=measure, n=name, f=found: m(n, f), missing)
+            logging.info("%s of %s: %.0f s", task, name, time.monotonic() - began)
     save_graph(workdir, features["trained"], graph, parts, asked, config)
     return scores, {"graph": graph.spec, **({"left out": missing} if missing else {})}
 
