@@ -17,7 +17,7 @@ import jax
 
 from benchmarks import results
 from jssl import config as configs
-from jssl import data, figures
+from jssl import data, figures, pages
 from jssl.encoder import Encoder
 from jssl.evals.knn import knn
 from jssl.train import probe_rows, train
@@ -200,4 +200,5 @@ def axis(x, y, text, anchor="start"):
 
 
 if __name__ == "__main__":
+    pages.huge()
     main()

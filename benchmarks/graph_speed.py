@@ -20,6 +20,7 @@ from benchmarks import results
 from benchmarks.quality import of_variant
 from benchmarks.speed import Bench
 from jssl import config as configs
+from jssl import pages
 
 METHODS = ("dgi:cora", "graphmae:cora", "graphcl:nci1")
 THEIRS = pathlib.Path(__file__).with_name("pyg.py")
@@ -131,4 +132,5 @@ def extremes(values):
 
 
 if __name__ == "__main__":
+    pages.huge()
     main()

@@ -21,7 +21,7 @@ import jax
 from benchmarks import results
 from benchmarks.quality import of_variant
 from jssl import config as configs
-from jssl import data
+from jssl import data, pages
 from jssl.encoder import Encoder
 from jssl.evals import graphs, nodes, svm
 from jssl.experiment import fill
@@ -166,4 +166,5 @@ def note(spec, runs):
 
 
 if __name__ == "__main__":
+    pages.huge()
     main()

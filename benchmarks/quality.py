@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.speed import Bench
-from jssl import compare, data, probe
+from jssl import compare, data, pages, probe
 from jssl import config as configs
 from jssl.encoder import Encoder
 from jssl.evals import frozen, tuned
@@ -260,4 +260,5 @@ def _mean(scores):
 
 
 if __name__ == "__main__":
+    pages.huge()
     main()

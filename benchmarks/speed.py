@@ -34,7 +34,7 @@ from PIL import Image
 
 from benchmarks import results
 from jssl import config as configs
-from jssl import data
+from jssl import data, pages
 from jssl.experiment import fill, open_data
 from jssl.feed import Feed
 from jssl.nets.net import apply_net, init_net
@@ -292,4 +292,5 @@ def photographs(folder):
 
 
 if __name__ == "__main__":
+    pages.huge()
     main()

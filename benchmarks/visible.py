@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from benchmarks import results
 from benchmarks.speed import Bench
 from jssl import config as configs
+from jssl import pages
 from jssl.nets.vit import grid
 
 
@@ -72,4 +73,5 @@ def patches(config):
 
 
 if __name__ == "__main__":
+    pages.huge()
     main()

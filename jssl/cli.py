@@ -4,10 +4,16 @@ import argparse
 import os
 import sys
 
-from jssl import notes
+from jssl import notes, pages
 from jssl.evals.table import DEFAULT, PROTOCOLS
 
 DESCRIPTION = "Self-supervised learning in JAX."
+
+
+def program():
+    """The program `jssl`: `main` in huge pages of memory."""
+    pages.huge()
+    main()
 
 
 def main(argv=None):
@@ -20,6 +26,9 @@ def main(argv=None):
     notes.listen()
     try:
         _run(arguments, overrides)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads us, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, FileNotFoundError) as error:
         if os.environ.get("JSSL_TRACEBACK"):
             raise

@@ -1,5 +1,8 @@
 """The command line: what a person types, and the one line that answers a mistake."""
 
+import subprocess
+import sys
+
 import pytest
 
 from jssl import cli
@@ -20,6 +23,14 @@ def test_list_shows_every_method_with_its_variants(capsys):
         assert name in out
     assert "demo" in out
     assert "imagenet" in out
+
+
+def test_who_reads_may_stop_reading():
+    command = [sys.executable, "-c", "from jssl.cli import main; main()", "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
