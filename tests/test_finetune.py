@@ -75,10 +75,16 @@ def test_without_decay_there_are_no_groups():
 
 def test_mixing_begins_where_there_are_enough_images():
     few, many = (finetune.chosen(finetune.Settings(), n, 0.5) for n in (130, 50_000))
-    assert (few.mixup, few.cutmix, few.batch_size, few.flip) == (0, 0, 16, 0.5)
-    assert (many.mixup, many.cutmix, many.batch_size) == (0.8, 1.0, 1024)
-    given = finetune.chosen(finetune.Settings(mixup=0.2, flip=0.0), 130, 0.5)
-    assert (given.mixup, given.cutmix, given.flip) == (0.2, 0, 0)
+    assert (few.mixup, few.cutmix, few.erasing, few.batch_size, few.flip) == (0, 0, 0, 16, 0.5)
+    assert (many.mixup, many.cutmix, many.erasing, many.batch_size) == (0.8, 1.0, 0.25, 1024)
+    given = finetune.chosen(finetune.Settings(mixup=0.2, erasing=0.1, flip=0.0), 130, 0.5)
+    assert (few.area, many.area) == ((0.8, 1.0), (0.5, 1.0))
+    assert (given.mixup, given.cutmix, given.erasing, given.flip) == (0.2, 0, 0.1, 0)
+
+
+def test_an_area_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"area=0.5; expected .* \(0.8, 1.0\)"):
+        finetune.chosen(finetune.Settings(area=0.5), 130, 0.5)
 
 
 def test_the_classifier_learns_soft_targets():
