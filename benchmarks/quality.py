@@ -36,7 +36,7 @@ from jssl.train import train
 from jssl.writers import read_metrics
 
 BATCH = 512  # of embedding
-PICKED = ("stderr", "penalty", "validation_accuracy")
+PICKED = ("stderr", "penalty", "validation_accuracy", "grid")
 TASKS = {"knn": "k-NN", "linear": "linear"}
 PROBE = "online probe"
 TUNED = {"trained": "1 % fine-tuned", "untrained": "1 % from scratch"}  # by the encoder that it begins from

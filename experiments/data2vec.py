@@ -49,7 +49,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    config = recipes.fashion(demo(), steps=300, name="mae")
+    config = recipes.fashion(demo(), steps=900, name="mae")
     config.method.block = 4
     return config
 

@@ -48,7 +48,7 @@ def tiny():
 
 def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
-    config = recipes.fashion(demo(), steps=300, name="mae", area=(0.3, 1.0))
+    config = recipes.fashion(demo(), steps=900, name="mae", area=(0.3, 1.0))
     config.encoder.patch = 4
     return config
 

@@ -156,6 +156,7 @@ def test_quality_trains_scores_says_how_and_keeps_what_it_scored(tmp_path, monke
     call += ["--finetune", "simclr", "--workdir", str(tmp_path / "runs"), "--out", str(tmp_path)]
     quality.main(call)
     text = (tmp_path / "quality-tiny.md").read_text()
+    assert ", grid [" not in text  # each run's own figures are no part of the protocol
     [row] = json.loads((tmp_path / "quality-tiny.json").read_text())["rows"]
     assert row["epochs"] == pytest.approx(4 * 64 / 400, abs=0.05)
     assert (row["steps"], row["data"]) == (4, "digits (tiny)")

@@ -67,7 +67,8 @@ def of_images(workdir, names, asked, draws, data, test, options):
         found = of_scores.attempt(name, lambda protocol=protocol: protocol(subject), None if asked else missing)
         if asked and not found and len(missing) > known:  # nothing is left of what was asked for
             raise ValueError(list(missing.values())[-1])
-        logging.info("%s: %.0f s", name, time.monotonic() - began)
+        if found:
+            logging.info("%s: %.0f s", name, time.monotonic() - began)
         scores += found
     labels = subject.labels["test"] if labelled else None
     if labelled:
