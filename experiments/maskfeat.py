@@ -25,13 +25,13 @@ def get_config(variant="demo"):
 def demo():
     """scikit-learn's digits, on a CPU: a patch is a histogram. This rate and clipping were the best of those tried: in
     five folds of the training images k-NN was 66.6 % and the linear probe 92.1 after 300 steps; untrained it was 56.1
-    and 91.6. Features of different images stay much alike: their spread was 0.04, where 1 is even."""
+    and 91.6."""
     config = recipes.digits(METHOD, block=2, cell=4, window=0)
     config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 4, "heads": 4, "patch": 4}
     config.encoder.update({"positions": "sincos", "pool": "mean"})
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
     config.optim.update({"lr": 1.5e-3, "weight_decay": 0.05, "warmup": 60.0, "clip": 0.1})
-    return config
+    return alike(config)
 
 
 def tiny():
@@ -51,13 +51,13 @@ def fashion():
 def folder():
     config = recipes.folder_vit(METHOD, block=4, cell=None)
     recipes.views(config, "mae", None, area=(0.5, 1.0))
-    return config
+    return alike(config)
 
 
 def cifar10():
     config = recipes.cifar10_vit(METHOD, block=4, cell=4)
     recipes.views(config, "mae", 32, area=(0.5, 1.0), **recipes.CIFAR)
-    return config
+    return alike(config)
 
 
 def cifar10_200():
@@ -70,6 +70,13 @@ def imagenet():
     recipes.views(config, "mae", 224, area=(0.5, 1.0), **recipes.IMAGENET)
     config.train.update({"epochs": 300.0, "batch_size": 2048})
     config.optim.update({"name": "adamw", "lr": 2e-4, "weight_decay": 0.05, "warmup": 30.0, "clip": 0.02})
+    return alike(config)
+
+
+def alike(config):
+    """The mean tokens of different images stay much alike in good runs too (a spread of 0.04 to 0.07 on the digits and on
+    Fashion-MNIST), and nothing can collapse: the targets are made of pixels."""
+    config.watch.std = 0.01
     return config
 
 

@@ -76,16 +76,17 @@ def references():
 
 
 def find(reference, config):
-    """-> (its name, the reference) that is asked for, or the one of the config's method and data."""
+    """-> (its name, the reference) that is asked for, or of those of the config's method and data the most similar."""
     if reference is None:
-        fitting = [path for path in references().values() if alike(json.loads(path.read_text())["config"], config)]
+        known = {name: json.loads(path.read_text()) for name, path in references().items()}
+        fitting = [(name, band) for name, band in known.items() if alike(band["config"], config)]
         if not fitting:
             name, source = config["method"]["name"].partition(":")[2], config["data"]["source"]
             raise FileNotFoundError(
                 f"there is no reference of {name} on {source}; expected one of {', '.join(references()) or 'none'}, a "
                 "file, or another run's directory"
             )
-        return fitting[0].stem, json.loads(fitting[0].read_text())
+        return min(fitting, key=lambda pair: len(differences(pair[1], config)))
     path = pathlib.Path(reference)
     if (path / "config.json").is_file():
         config, rows = read_run(path)

@@ -261,6 +261,14 @@ def test_a_run_of_another_length_is_compared_by_its_share_of_the_training(tmp_pa
     assert "The configs differ in train.steps: 200 -> 400." in text
 
 
+@pytest.mark.parametrize("name", ["dinov2", "ibot"])
+def test_of_references_of_one_method_the_one_with_the_nearest_config_counts(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(compare, "folder", lambda: tmp_path)
+    for known in "dinov2", "ibot":
+        (tmp_path / f"{known}-demo.json").write_text(json.dumps({"config": plain(known), "curves": {}}))
+    assert compare.find(None, plain(name, **{"optim.lr": 0.5}))[0] == f"{name}-demo"
+
+
 def test_another_run_or_file_or_name_is_a_reference_too(tmp_path, reference):
     run = recorded(tmp_path / "run", changed(loss=3.0))
     assert not compare.compare(run, recorded(tmp_path / "other", healthy()))[1]
