@@ -74,7 +74,7 @@ def imagenet():
 
 
 def alike(config):
-    """The mean tokens of different images stay much alike in good runs too (a spread of 0.04 to 0.07 on the digits and on
+    """The mean tokens of different images stay much alike in good runs too (a spread of 0.04 to 0.07 on the digits and
     Fashion-MNIST), and nothing can collapse: the targets are made of pixels."""
     config.watch.std = 0.01
     return config
