@@ -38,7 +38,7 @@ def demo():
     config.encoder = {"name": "jssl.nets.vit:ViT", "dim": 96, "depth": 2, "heads": 4, "patch": 4}
     config.encoder.positions = "sincos"
     config.optim.update({"lr": 4e-3, "weight_decay": 0.04, "clip": 3.0})
-    config.train.update({"steps": 600, "batch_size": 128})
+    config.train.update({"steps": 1000, "batch_size": 128})
     return still(config, 30.0)
 
 
