@@ -11,8 +11,8 @@ def huge():
     """Begins this program again, as the same process, with glibc asking for huge pages where Linux gives them to those
     who ask: it reads its settings once, before the first line of Python. A setting of the user's own stays.
 
-    Call it first, before jax is imported; elsewhere than under `if __name__ == "__main__"` and in a console script it
-    would begin somebody else's program again.
+    For the first line of a program: anywhere else than in a console script or under `if __name__ == "__main__"` it would
+    begin somebody else's program again, and what was done before is done twice.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if _offered() and ASKED not in tunables:

@@ -33,10 +33,7 @@ class Options:
     batch_size: int | None = None
     lr: float = 5e-3  # of 2e-3, 5e-3 and 2e-2 the best, or near it, on others of Fashion-MNIST's training images
     weight_decay: float = Settings.weight_decay
-    area: tuple[float, float] = (
-        1.0,
-        1.0,
-    )  # of random crops: none, as for VTAB-1k (arXiv:1910.04867)
+    area: tuple[float, float] = (1.0, 1.0)  # of the crops: none at random, as for VTAB-1k (arXiv:1910.04867)
 
     def part(self, of, **more):
         """The fields that the dataclass `of` has too, in one of its own."""
