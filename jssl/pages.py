@@ -11,7 +11,7 @@ def huge():
     """Begins this program again, as the same process, with glibc asking for huge pages where Linux gives them to those
     who ask: it reads its settings once, before the first line of Python. A setting of the user's own stays.
 
-    For the first line of a program: anywhere else than in a console script or under `if __name__ == "__main__"` it would
+    For the first line of a program: elsewhere than in a console script or under `if __name__ == "__main__"` it would
     begin somebody else's program again, and what was done before is done twice.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
