@@ -40,6 +40,7 @@ def demo():
     config.encoder.update({"positions": "sincos", "pool": "mean"})
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
     config.optim.update({"lr": 2e-3, "weight_decay": 0.05, "warmup": 60.0})
+    config.train.steps = 1000
     return tokens(config, "runs/dvae-demo", vocabulary=64, hidden=16, groups=3, blocks=1)
 
 
