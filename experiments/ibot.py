@@ -31,7 +31,7 @@ def demo():
 
     Learned positions begin near 0, and attention then cannot tell patches apart: with fixed ones, no small crops, two
     blocks instead of three, twice the rate and 600 instead of 200 steps, k-NN in five folds of the training images rose
-    from 73.7 to 92.2 % and the linear probe from 74.2 to 91.3.
+    from 73.7 to 92.2 % and the linear probe from 74.2 to 91.3. It has 1,000 steps since.
     """
     config = recipes.digits(METHOD, hidden=256, dim=64, prototypes=256, block=2, lambda_base=0.98, koleo_weight=0.1)
     config.method.update({"tau_t": 0.04, "tau_t_warmup": 0.0})

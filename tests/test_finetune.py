@@ -82,7 +82,7 @@ def test_mixing_begins_where_there_are_enough_images():
     assert (given.mixup, given.cutmix, given.erasing, given.flip) == (0.2, 0, 0.1, 0)
 
 
-def test_an_area_that_is_none_is_refused():
+def test_an_area_that_is_no_pair_is_refused():
     with pytest.raises(ValueError, match=r"area=0.5; expected .* \(0.8, 1.0\)"):
         finetune.chosen(finetune.Settings(area=0.5), 130, 0.5)
 

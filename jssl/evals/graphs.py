@@ -1,16 +1,15 @@
 """Scores of graph encoders: of the nodes of one graph, of many graphs, and of what joins nodes."""
 
-import time
+import functools
 
 import numpy as np
-from absl import logging
 
 from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
 from jssl.evals import cluster, frozen, links, nodes, svm
 from jssl.evals.labels import by_class, share
-from jssl.evals.scores import attempt, entry, title
+from jssl.evals.scores import attempt, entry, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
 from jssl.experiment import open_graph
 
@@ -72,9 +71,8 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     scores = []
     for name, found in features.items():
         for task in asked:
-            measure, began = own.get(task) or common(task), time.monotonic()
-            scores += attempt(title(task), lambda m=measure, n=name, f=found: m(n, f), missing)
-            logging.info("%s of %s: %.0f s", task, name, time.monotonic() - began)
+            measure = functools.partial(own.get(task) or common(task), name, found)
+            scores += attempt(title(task), functools.partial(timed, f"{task} of {name}", measure), missing)
     save_graph(workdir, features["trained"], graph, parts, asked, config)
     return scores, {"graph": graph.spec, **({"left out": missing} if missing else {})}
 

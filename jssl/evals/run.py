@@ -1,10 +1,9 @@
 """`jssl eval` and `jssl embed`: runs against their untrained selves and raw pixels, and features to keep."""
 
+import functools
 import pathlib
-import time
 
 import numpy as np
-from absl import logging
 
 from jssl import data as sources
 from jssl.encoder import Encoder
@@ -63,12 +62,11 @@ def of_images(workdir, names, asked, draws, data, test, options):
         return [], unlabelled(workdir, found, said["train"]), None
     scores = []
     for name, protocol in protocols.items():
-        known, began = len(missing), time.monotonic()
-        found = of_scores.attempt(name, lambda protocol=protocol: protocol(subject), None if asked else missing)
+        known = len(missing)
+        measure = functools.partial(of_scores.timed, name, functools.partial(protocol, subject))
+        found = of_scores.attempt(name, measure, None if asked else missing)
         if asked and not found and len(missing) > known:  # nothing is left of what was asked for
             raise ValueError(list(missing.values())[-1])
-        if found:
-            logging.info("%s: %.0f s", name, time.monotonic() - began)
         scores += found
     labels = subject.labels["test"] if labelled else None
     if labelled:

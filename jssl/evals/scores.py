@@ -3,8 +3,10 @@
 import itertools
 import json
 import pathlib
+import time
 
 import numpy as np
+from absl import logging
 from scipy import stats
 
 from jssl.files import whole
@@ -241,6 +243,14 @@ def attempt(what, measure, missing):
             raise
         missing[what] = str(error)
         return []
+
+
+def timed(what, measure):
+    """measure() -> a list; where there is anything in it, the log tells how long that took: some take minutes."""
+    began = time.monotonic()
+    if found := measure():
+        logging.info("%s: %.0f s", what, time.monotonic() - began)
+    return found
 
 
 def title(task):
