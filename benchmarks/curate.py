@@ -135,7 +135,7 @@ def searched(count):
             rows[:copies] = rows[-copies:] + 0.2 * rng.standard_normal((copies, descriptor.DIM), np.float32)
             x[start : start + block] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         before, began = peak(), time.monotonic()
-        first = groups(x, THRESHOLD, descriptor.mirrored)
+        first = groups(x, THRESHOLD, descriptor.split)
         found, seconds = int((first != np.arange(count)).sum()), time.monotonic() - began
     return (
         f"Search among {count:,} descriptors of {descriptor.DIM} numbers ({x.nbytes >> 20:,} MiB on disk), mirrored "

@@ -12,7 +12,8 @@ from benchmarks import curate as bench
 from jssl import cli, data
 from jssl.curate import curate
 from jssl.curate.balance import balanced, shares
-from jssl.curate.near import groups, nearest
+from jssl.curate.near import groups, nearest, nearness
+from jssl.data import descriptor
 
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
@@ -124,6 +125,25 @@ def test_neighbours_are_those_of_a_full_matrix_whatever_the_blocks():
         similarity, index = nearest(bank, queries, 30, block=block)
         np.testing.assert_array_equal(index, expected)
         np.testing.assert_allclose(similarity, np.take_along_axis(queries @ bank.T, expected, 1), atol=1e-6)
+
+
+def test_a_pair_is_as_near_as_the_nearer_of_image_and_mirror_image():
+    rng = np.random.default_rng(0)
+    x, y = (unit(rng.normal(size=(n, descriptor.DIM))).astype(np.float32) for n in (24, 9))
+    expected = np.maximum(y @ x.T, y[:, descriptor.MIRROR] @ x.T)
+    similarity, index = nearest(x, y, 24, descriptor.split, block=7)
+    np.testing.assert_allclose(similarity, -np.sort(-expected, 1), atol=1e-6)
+    np.testing.assert_array_equal(index, np.argsort(-expected, 1))
+    np.testing.assert_allclose(nearness(x[:9], y, descriptor.split), expected[range(9), range(9)], atol=1e-6)
+    again = np.concatenate([x, x[3:5, descriptor.MIRROR]])
+    assert groups(again, 0.9, descriptor.split, block=7).tolist() == [*range(24), 3, 4]
+    assert groups(again, 0.9, block=7).tolist() == [*range(26)]
+
+
+def test_a_mirror_image_has_the_permuted_descriptor():
+    pixels = np.random.default_rng(0).random((descriptor.SIDE, descriptor.SIDE, 3), np.float32)
+    here, there = (descriptor.describe(x) for x in (pixels, pixels[:, ::-1]))
+    np.testing.assert_allclose(here[descriptor.MIRROR], there, atol=1e-5)
 
 
 def test_a_balanced_sample_takes_the_same_of_every_cluster_that_has_it():

@@ -16,7 +16,7 @@ from absl import logging
 
 from jssl.curate import page
 from jssl.curate.balance import balanced
-from jssl.curate.near import cosine, groups, nearest
+from jssl.curate.near import groups, nearest, nearness
 from jssl.data import default_workers, descriptor
 from jssl.data.folder import Files, listed
 from jssl.data.look import FINE, REASONS, look
@@ -51,7 +51,7 @@ def curate(
 
         encoder = Encoder(workdir)
     threshold = THRESHOLD if threshold is None else threshold
-    mirror = descriptor.mirrored if encoder is None else None
+    split = descriptor.split if encoder is None else None
     files, named = _opened("--data", data)
     liked = _opened("--like", like)[0] if like else None
     out = pathlib.Path(out)
@@ -72,11 +72,11 @@ def curate(
         said = {"looked at": len(reason), "threshold": threshold, "near by": workdir or "edges and colours"}
         if liked is not None:
             good = _looked(stack, out / ".like", liked, **how)
-            _keep(reason, _neighbours(pool, good, np.flatnonzero(reason == ""), neighbours, mirror, like), FAR)
+            _keep(reason, _neighbours(pool, good, np.flatnonzero(reason == ""), neighbours, split, like), FAR)
             said["neighbours of each"] = f"{neighbours} of {int((good['reason'] == FINE).sum()):,} in {like}"
         if count is not None and count < (left := np.flatnonzero(reason == "")).size:
             clusters = clusters or max(1, round(len(left) ** 0.5))
-            chosen, before, after = balanced(_Even(pool["features"], mirror), left, count, clusters, seed)
+            chosen, before, after = balanced(_Even(pool["features"], split), left, count, clusters, seed)
             _keep(reason, chosen, SURPLUS)
             said["clusters"] = (
                 f"{len(before)}, of {before.min():,} to {before.max():,} images, now {after.max():,} at most"
@@ -155,7 +155,7 @@ def _duplicates(files, pool, threshold):
     Of a group the one of the most pixels is kept; of the same, that of the largest file, then the first name.
     """
     x = pool["descriptors"]
-    first = groups(x, threshold, descriptor.mirrored)  # features of those that are not fine are 0
+    first = groups(x, threshold, descriptor.split)  # features of those that are not fine are 0
     of, similarity = np.full(len(first), -1), np.zeros(len(first), np.float32)
     order = np.argsort(first, kind="stable")
     starts = np.flatnonzero(np.diff(first[order], prepend=-1))
@@ -164,16 +164,16 @@ def _duplicates(files, pool, threshold):
             best = min(group, key=lambda row: (-pool["pixels"][row], -os.path.getsize(files.path(row)), row))
             others = group[group != best]
             of[others] = best
-            similarity[others] = cosine(x[others], np.repeat(x[best][None], len(others), 0), descriptor.mirrored)
+            similarity[others] = nearness(x[others], np.repeat(x[best][None], len(others), 0), descriptor.split)
     return of, similarity
 
 
-def _neighbours(pool, good, rows, count, mirror, like):
+def _neighbours(pool, good, rows, count, split, like):
     """The rows among those of the pool that are nearest to an image of the curated set."""
     queries = np.flatnonzero(good["reason"] == FINE)
     if not len(queries):
         raise ValueError(f"--like {like}: none of its images is fit to look for, the first is {_first(good)}")
-    found = nearest(_Taken(pool["features"], rows), _Taken(good["features"], queries), count, mirror)[1]
+    found = nearest(_Taken(pool["features"], rows), _Taken(good["features"], queries), count, split)[1]
     return rows[np.unique(found)]
 
 
@@ -201,14 +201,14 @@ class _Taken:
 
 
 class _Even:
-    """Features of image and mirrored image together, read when rows are asked for."""
+    """Features that are the same for image and mirrored image, read when rows are asked for."""
 
-    def __init__(self, x, mirror):
-        self.x, self.mirror = x, mirror
+    def __init__(self, x, split):
+        self.x, self.split = x, split
 
     def __getitem__(self, rows):
         x = np.asarray(self.x[rows], np.float32)
-        return x if self.mirror is None else _unit(x + self.mirror(x))
+        return x if self.split is None else _unit(self.split(x)[0])
 
 
 def _write(out, files, named, kept, reason, of, similarity, said):

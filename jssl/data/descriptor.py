@@ -30,9 +30,11 @@ def describe(pixels):
     return (x / max(np.linalg.norm(x), 1e-6)).astype(np.float32)
 
 
-def mirrored(x):
-    """The descriptors of the mirrored images, a permutation. x: [N, DIM] -> [N, DIM]"""
-    return x[:, _MIRROR]
+def split(x):
+    """What an image's descriptor has in common with its mirror image's, and what there has the other sign: an
+    orthogonal change of basis. x: [N, DIM] -> [N, E], [N, DIM - E]"""
+    here, there = x[:, _PAIRS[0]], x[:, _PAIRS[1]]
+    return (here + there) * _WEIGHTS, ((here - there) * _WEIGHTS)[:, _PAIRS[0] < _PAIRS[1]]
 
 
 def _edges(grey):
@@ -68,11 +70,13 @@ def _pooled(x, cells):
 
 
 def _mirror():
-    """Where each number of a mirrored image's descriptor stands in the image's own."""
+    """Where each number of a mirrored image's descriptor stands in the image's own: a permutation."""
     edges = np.arange(EDGES).reshape(CELLS, CELLS, ORIENTATIONS)
     turned = (ORIENTATIONS // 2 - np.arange(ORIENTATIONS)) % ORIENTATIONS  # the gradient's x changes its sign
     colours = EDGES + np.arange(DIM - EDGES).reshape(GRID, GRID, 3)
     return np.concatenate([edges[:, ::-1][..., turned].ravel(), colours[:, ::-1].ravel()])
 
 
-_MIRROR = _mirror()
+MIRROR = _mirror()
+_PAIRS = np.stack([np.arange(DIM), MIRROR])[:, np.arange(DIM) <= MIRROR]  # numbers that change places
+_WEIGHTS = np.where(_PAIRS[0] < _PAIRS[1], 0.5**0.5, 0.5).astype(np.float32)
