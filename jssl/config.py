@@ -1,11 +1,13 @@
 """Configs: Python files that return plain values; overrides from the command line; objects built by import path."""
 
 import ast
+import dataclasses
 import difflib
 import importlib.util
 import inspect
 import pathlib
 import pkgutil
+import typing
 
 from ml_collections import ConfigDict
 
@@ -295,3 +297,29 @@ def _typed(path, value, current):
     if current is not None and value is not None and type(value) is not type(current):
         raise ValueError(f"{path}={value!r}: expected {type(current).__name__}, such as {current!r}")
     return value
+
+
+def with_fields(default, given):
+    """`default`, a dataclass, with other values of some fields, {name: value}; text is read as a Python literal.
+
+    Raises ValueError for a field that is not there, with the near misses, or a value of another type than its own.
+    """
+    config, hints = ConfigDict(dataclasses.asdict(default), type_safe=False), typing.get_type_hints(type(default))
+    made = {}
+    for name, text in given.items():
+        override(config, name, text)
+        value, hint = config[name], hints[name]
+        made[name] = value = tuple(value) if isinstance(value, list) else value
+        if not _fits(value, hint):
+            expected = str(hint).replace(" | ", " or ") if typing.get_args(hint) else hint.__name__
+            raise ValueError(f"{name}={value!r}: expected {expected}")
+    return dataclasses.replace(default, **made)
+
+
+def _fits(value, hint):
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if parts:  # a union
+        return any(_fits(value, part) for part in parts)
+    return type(value) in ((int, float) if hint is float else (hint,))

@@ -82,11 +82,6 @@ def test_mixing_begins_where_there_are_enough_images():
     assert (given.mixup, given.cutmix, given.erasing, given.flip) == (0.2, 0, 0.1, 0)
 
 
-def test_an_area_that_is_no_pair_is_refused():
-    with pytest.raises(ValueError, match=r"area=0.5; expected .* \(0.8, 1.0\)"):
-        finetune.chosen(finetune.Settings(area=0.5), 130, 0.5)
-
-
 def test_the_classifier_learns_soft_targets():
     """A smoothed target's loss is least at its own distribution, not at certainty."""
     method, (params, carry) = supervised(smoothing=0.1)
@@ -177,10 +172,25 @@ def test_from_scratch_all_blocks_have_one_rate(encoder):
 def test_what_cannot_be_is_said_in_one_line(encoder):
     with pytest.raises(ValueError, match="training set has no labels"):
         tune(encoder, dataclasses.replace(LABELLED, labels=None), OTHERS)
+    given = lambda field, value: Subject(None, {}, {}, {}, options={"finetune": {field: value}}).settings(
+        "finetune", finetune.Settings()
+    )
+    assert given("area", "[0.5, 1]").area == (0.5, 1)
+    assert given("mixup", "1").mixup == 1
+    assert given("mixup", "None").mixup is None
     with pytest.raises(ValueError, match="did you mean layer_decay"):
-        Subject(None, {}, {}, {}, options={"finetune": {"layer_deca": 1.0}}).settings("finetune", finetune.Settings())
+        given("layer_deca", 1.0)
     with pytest.raises(ValueError, match="epochs=many: expected float"):
-        Subject(None, {}, {}, {}, options={"finetune": {"epochs": "many"}}).settings("finetune", finetune.Settings())
+        given("epochs", "many")
+    for field, value, expected in [
+        ("mixup", "abc", "float or None"),
+        ("batch_size", "0.5", "int or None"),
+        ("batch_size", "True", "int or None"),
+        ("area", "0.5", r"tuple\[float, float\] or None"),
+        ("area", "(0.5, 1, 2)", r"tuple\[float, float\] or None"),
+    ]:
+        with pytest.raises(ValueError, match=f"{field}=.*: expected {expected}$"):
+            given(field, value)
     with pytest.raises(ValueError, match="expected at least two classes"):
         tune(encoder, LABELLED.take(np.flatnonzero(LABELLED.labels == 3)), OTHERS)
 

@@ -188,9 +188,6 @@ def chosen(settings, n, flip):
     if size < 2:
         raise ValueError(f"finetune: {n} labelled images and batches of {settings.batch_size}; expected two or more")
     mixed = n >= MIXED
-    area = (0.5 if mixed else 0.8, 1.0) if settings.area is None else settings.area
-    if not isinstance(area, tuple | list) or len(area) != 2:
-        raise ValueError(f"finetune: area={area}; expected the least and the largest share, such as (0.8, 1.0)")
     return dataclasses.replace(
         settings,
         batch_size=size,
@@ -198,7 +195,7 @@ def chosen(settings, n, flip):
         cutmix=1.0 * mixed if settings.cutmix is None else settings.cutmix,
         erasing=0.25 * mixed if settings.erasing is None else settings.erasing,
         flip=flip if settings.flip is None else settings.flip,
-        area=tuple(area),
+        area=(0.5 if mixed else 0.8, 1.0) if settings.area is None else settings.area,
     )
 
 

@@ -6,7 +6,6 @@ import json
 import pathlib
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from jssl import config as configs
 from jssl import data as sources
@@ -91,12 +90,8 @@ class Subject:
         return classes
 
     def settings(self, protocol, default):
-        """`default`, a dataclass, with the fields that the user gave as --PROTOCOL.FIELD=VALUE; ValueError for what is
-        no field of it, with the near misses."""
-        config = ConfigDict(dataclasses.asdict(default), type_safe=False)
-        for name, value in self.options.get(protocol, {}).items():
-            configs.override(config, name, value)
-        return type(default)(**config)
+        """`default`, a dataclass, with the fields that the user gave as --PROTOCOL.FIELD=VALUE."""
+        return configs.with_fields(default, self.options.get(protocol, {}))
 
 
 def of_run(folder, data=None, test=None, **more):
