@@ -100,9 +100,9 @@ def multi_block_mask(rng, samples, grid, targets=4, scale=(0.15, 0.2), aspect=(0
     """I-JEPA's target blocks, and a context block without them (arXiv:2301.08243, section 3) -> Blocks.
 
     grid: (height, width) in patches; scale: of a target's area; aspect: height to width; the context's block is as
-    oblong as the grid. The numbers K and T are the same for all samples and steps: T is the smallest target's, whose
-    larger ones lose their last patches, and K one that nine of ten contexts reach, which lose patches at random. (The
-    authors' code cuts both to the smallest of the batch, row by row.)
+    oblong as the grid. The numbers K and T are the same for all samples and steps: T is the middle of the scale, in
+    rectangles whose last row may not be full, and K one that nine of ten contexts reach, which lose patches at random.
+    (The authors' code draws T per batch from the scale, and cuts contexts to the smallest of the batch, row by row.)
     """
     shape = (grid, targets, tuple(scale), tuple(aspect), tuple(context_scale))
     size, context = block_sizes(*shape)
@@ -127,27 +127,34 @@ DRAWS = 4
 def block_sizes(grid, targets, scale, aspect, context_scale):
     """-> (T, K): how many patches each target and the context of `multi_block_mask` have."""
     with jax.ensure_compile_time_eval():
-        blocks, free = _blocks(jax.random.key(0), (1000,), grid, targets, scale, aspect, context_scale)
-        size, context = int(blocks.sum(-1).min()), int(jnp.quantile(free.sum(-1), 0.1))
+        _, free = _blocks(jax.random.key(0), (1000,), grid, targets, scale, aspect, context_scale)
+        context = int(jnp.quantile(free.sum(-1), 0.1))
     if context < 1:
         raise ValueError(
             f"{targets} target blocks of {scale[0]:g} to {scale[1]:g} leave no context of {grid[0]} x {grid[1]} "
             "patches; expected fewer, smaller blocks or more patches"
         )
-    return size, context
+    return target_size(grid, scale), context
+
+
+def target_size(grid, scale):
+    """How many patches a target of `multi_block_mask` has."""
+    return max(round(math.prod(grid) * sum(scale) / 2), 1)
 
 
 def _blocks(rng, shape, grid, targets, scale, aspect, context_scale):
     """-> the target blocks, bool [*shape, M, L], and what the context block has besides, bool [*shape, L]."""
     height, width = grid
-    keys = jax.random.split(rng, 5)
+    keys = jax.random.split(rng, 4)
     uniform = lambda rng, shape, bounds: jax.random.uniform(rng, shape, minval=bounds[0], maxval=bounds[1])
-    area = height * width * uniform(keys[0], shape, scale)  # one size for all targets of a sample
-    sides = _sides(area, uniform(keys[1], shape, aspect), grid)
-    sides = [jnp.broadcast_to(side[..., None], (*shape, targets)) for side in sides]
-    blocks = _rectangles(keys[2], *sides, grid)
-    area = height * width * uniform(keys[3], shape, context_scale)
-    context = _rectangles(keys[4], *_sides(area, height / width, grid), grid)
+    size = target_size(grid, scale)
+    tall = jnp.round(jnp.sqrt(size * uniform(keys[0], shape, aspect)))  # one shape for all targets of a sample
+    tall = jnp.clip(tall.astype(jnp.int32), -(-size // width), min(size, height))
+    sides = [jnp.broadcast_to(side[..., None], (*shape, targets)) for side in (tall, -(-size // tall))]
+    blocks = _rectangles(keys[1], *sides, grid)
+    blocks &= jnp.cumsum(blocks, -1) <= size
+    area = height * width * uniform(keys[2], shape, context_scale)
+    context = _rectangles(keys[3], *_sides(area, height / width, grid), grid)
     return blocks, context & ~blocks.any(-2)
 
 

@@ -108,6 +108,7 @@ def test_context_and_targets_do_not_overlap_and_targets_are_blocks(grid):
     size, context = block_sizes(grid, 4, (0.15, 0.2), (0.75, 1.5), (0.85, 1.0))
     assert blocks.context.shape == (n, context)
     assert blocks.targets.shape == (n, 4, size)
+    assert 0.15 <= size / np.prod(grid) <= 0.2
     seen = np.zeros((n, grid[0] * grid[1]), int)
     np.put_along_axis(seen, np.asarray(blocks.context), 1, 1)
     assert (seen.sum(1) == context).mean() > 0.99  # each patch once
