@@ -129,7 +129,8 @@ def test_beit_v2_is_two_losses_with_one_head():
     x, hidden = VIEWS["image"][:, 0], hidden_of(TWO)
     _, inner, _ = apply_net(TWO.masked, params["encoder"], {}, x, hidden=hidden)
     tokens = jnp.concatenate([inner["layers"][1][:, :1], inner["layers"][0][:, 1:]], 1)
-    tokens, _, _ = apply_net(TWO.tower, params["tower"], {}, tokens, (4, 4))
+    tower = params["tower"] | {name: params["encoder"][name] for name in ("norm", "relative")}
+    tokens, _, _ = apply_net(TWO.tower, tower, {}, tokens, (4, 4))
     logits, _, _ = apply_net(TWO.head, params["head"], {}, tokens[:, 1:])
     codes = np.asarray(TWO.codes(carry["frozen"], x))
     log_p = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), codes[..., None], 2)[..., 0]
@@ -145,7 +146,18 @@ def test_only_through_the_class_token_does_the_bottleneck_reach_the_last_block()
     both, first = jax.jit(lambda: (grad(TWO), grad(alone)))()
     bottleneck = jax.tree.map(lambda a, b: np.abs(a - b).max(), both, first)
     assert min(bottleneck["block0"]["fc1"]["kernel"], bottleneck["block1"]["fc1"]["kernel"]) > 1e-7
-    assert bottleneck["norm"]["scale"] < 1e-7  # its own norm follows the bottleneck
+
+
+def test_the_bottleneck_has_the_encoders_norm_biases_and_drop_path():
+    method = BEiTv2(ViT(16, 4, 2, patch=4, relative="shared", drop_path=0.3), early=2, vocabulary=16, dim=8)
+    params, carry = state(method)
+    assert params["tower"].keys() == {"block0", "block1"}
+    np.testing.assert_allclose(method.tower.drops, (0.2, 0.3))
+    alone = dataclasses.replace(method, depth=0)
+    grad = lambda method: jax.grad(lambda p: method.loss(p, carry, VIEWS, KEY, START)[0])(params)["encoder"]
+    both, first = jax.jit(lambda: (grad(method), grad(alone)))()
+    bottleneck = jax.tree.map(lambda a, b: np.abs(a - b).max(), both, first)
+    assert min(bottleneck["norm"]["scale"], bottleneck["relative"]["table"]) > 1e-6
 
 
 def test_beit_v2s_codes_are_the_nearest_of_the_codebook():

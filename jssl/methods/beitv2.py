@@ -64,7 +64,8 @@ class BEiTv2(Method):
     @property
     def tower(self):
         f = self.encoder
-        return Tower(self.depth, f.heads, f.relative is not None, f.layer_scale, f.eps, f.dtype)
+        drops = (*f.drops, *[f.drop_path] * self.depth)[self.early : self.early + self.depth]
+        return Tower(tuple(drops), f.heads, f.relative is not None, f.layer_scale, f.eps, f.dtype)
 
     def init(self, rng, views):
         x = views["image"][:, 0]  # [N, H, W, C]
@@ -74,7 +75,8 @@ class BEiTv2(Method):
         if self.depth:
             shape = grid(x, self.encoder.patch)
             tokens = jnp.zeros((1, 1 + shape[0] * shape[1], self.encoder.dim))
-            params["tower"], _ = init_net(self.tower, rng_tower, tokens, shape)
+            tower, _ = init_net(self.tower, rng_tower, tokens, shape)
+            params["tower"] = {name: of for name, of in tower.items() if name not in shared(encoder)}
         frozen = {
             "tokenizer": init_net(self.teacher, rng_tokenizer, self.seen(x))[0],
             "projector": init_net(self.projector, rng_projector, jnp.zeros((1, 1, self.teacher.dim)))[0],
@@ -84,7 +86,7 @@ class BEiTv2(Method):
 
     def loss(self, params, carry, views, rng, time):
         x = views["image"][:, 0]  # [N, H, W, C]
-        rng_mask, rng_drop = jax.random.split(rng)
+        rng_mask, rng_drop, rng_tower = jax.random.split(rng, 3)
         hidden = self.mask(rng_mask, x)  # [N, L]
         place = hidden_first(hidden, round(hidden.shape[1] * self.mask_ratio))[..., None]  # [N, S, 1]
         z = jnp.take_along_axis(self.codes(carry["frozen"], x), place[..., 0], 1)  # [N, S]
@@ -96,7 +98,9 @@ class BEiTv2(Method):
             # Patches that know little yet: what they lack, the class token has to bring (section 2.3, eq. 6).
             length = hidden.shape[1]
             tokens = jnp.concatenate([out["layers"][-1][:, :1], out["layers"][self.early - 1][:, -length:]], 1)
-            tokens, _, _ = apply_net(self.tower, params["tower"], {}, tokens, grid(x, self.encoder.patch), train=True)
+            tower = params["tower"] | shared(params["encoder"])
+            where, how = grid(x, self.encoder.patch), {"train": True, "rng": rng_tower}
+            tokens, _, _ = apply_net(self.tower, tower, {}, tokens, where, **how)
             of_class, metrics["bottleneck/accuracy"] = self.named(params, jnp.take_along_axis(tokens, 1 + place, 1), z)
             loss += of_class
         return loss, (carry, {"metrics": metrics, "embedding": h[:, None], "features": h[:, None]})
@@ -132,3 +136,9 @@ class BEiTv2(Method):
         _, out, _ = apply_net(self.teacher, frozen["tokenizer"], {}, self.seen(x))
         v, _, _ = apply_net(self.projector, frozen["projector"], {}, out["tokens"])
         return assign(v, frozen["codebook"])
+
+
+def shared(encoder):
+    """What the bottleneck's blocks have of the encoder, as in the authors' code: its biases, where all its blocks have
+    the same, and its last norm."""
+    return {name: encoder[name] for name in ("relative", "norm") if name in encoder}

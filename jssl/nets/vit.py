@@ -81,6 +81,12 @@ class ViT(nn.Module):
         """Pixels of an image that a token stands for, along a side."""
         return self.patch
 
+    @property
+    def drops(self):
+        """The rate of each block's drop path."""
+        steps = max(self.depth - 1, 1)
+        return [self.drop_path if self.drop_path_uniform else self.drop_path * i / steps for i in range(self.depth)]
+
     @nn.compact
     def __call__(self, x, train=False, keep=None, hidden=None, prompts=None, adapters=None):
         if train and self.drop_path and not self.has_rng("dropout"):
@@ -113,10 +119,10 @@ class ViT(nn.Module):
         tokens = jnp.concatenate([*prefix, tokens], 1)  # [N, T, dim]
 
         block = (self.heads, self.mlp or 4 * self.dim, self.layer_scale, self.eps, self.dtype)
-        how = {"uniform": self.drop_path_uniform, "ffn": self.ffn, "adapters": adapters}
+        how = {"ffn": self.ffn, "adapters": adapters}
         how["prompts"] = [] if prompts is None else [(first - len(tokens), tokens) for tokens in prompts]
         biases = self._biases(height, width, first)
-        tokens, out = _blocks(tokens, biases, self.remat, self.drop_path if train else 0.0, block, **how)
+        tokens, out = _blocks(tokens, biases, self.remat, self.drops if train else None, block, **how)
         tokens = norm(self.eps, jnp.float32, "norm")(tokens)
         out["tokens"] = tokens[:, first:]
         if self.class_token:
@@ -180,7 +186,7 @@ class Decoder(nn.Module):
 
         block = (self.heads, self.mlp or 4 * self.dim, None, self.eps, self.dtype)
         tokens, out = _blocks(
-            jnp.concatenate([embedded[:, :first], tokens], 1), [None] * self.depth, self.remat, 0.0, block
+            jnp.concatenate([embedded[:, :first], tokens], 1), [None] * self.depth, self.remat, None, block
         )
         tokens = norm(self.eps, jnp.float32, "norm")(tokens)[:, first:]
         pixels = dense(self.out_dim, self.dtype, "pixels")(tokens)
@@ -217,16 +223,17 @@ class Predictor(nn.Module):
         tokens = jnp.concatenate([seen, mask + positions[targets]], 2)  # [N, M, K + T, dim]
 
         block = (self.heads, self.mlp or 4 * self.dim, None, self.eps, self.dtype)
-        tokens, _ = _blocks(tokens, [None] * self.depth, self.remat, 0.0, block)
+        tokens, _ = _blocks(tokens, [None] * self.depth, self.remat, None, block)
         tokens = norm(self.eps, jnp.float32, "norm")(tokens[:, :, -t:])
         return dense(x.shape[-1], self.dtype, "tokens")(tokens).astype(jnp.float32), {}
 
 
 class Tower(nn.Module):
     """Further blocks: tokens [N, T, D], one of them before a `grid` (height, width) of patches -> (tokens float32 after
-    a final norm, {}). relative: biases by relative position, which the blocks share."""
+    a final norm, {}). drops: the rate of each block's drop path; relative: biases by relative position, which the
+    blocks share."""
 
-    depth: int
+    drops: tuple
     heads: int
     relative: bool = False
     layer_scale: float | None = None
@@ -237,7 +244,7 @@ class Tower(nn.Module):
     def __call__(self, x, grid, train=False):
         bias = RelativeBias(self.heads, name="relative")(*grid, 1) if self.relative else None
         block = (self.heads, 4 * x.shape[-1], self.layer_scale, self.eps, self.dtype)
-        x, _ = _blocks(x, [bias] * self.depth, False, 0.0, block)
+        x, _ = _blocks(x, [bias] * len(self.drops), False, self.drops if train else None, block)
         return norm(self.eps, jnp.float32, "norm")(x), {}
 
 
@@ -329,18 +336,18 @@ def sincos_positions(height, width, dim):
     return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], 1).astype(np.float32)
 
 
-def _blocks(x, biases, remat, drop_path, block, uniform=False, ffn="mlp", prompts=(), adapters=None):
-    """Blocks 'block0', ... of the network that calls, one for each bias -> (tokens, first intermediates). prompts: from
-    the second on they take the places of what the block before made of them: (the first place, tokens [P, D]) each."""
+def _blocks(x, biases, remat, drops, block, ffn="mlp", prompts=(), adapters=None):
+    """Blocks 'block0', ... of the network that calls, one for each bias -> (tokens, first intermediates). drops: the
+    rate of each one's drop path, or None; prompts: from the second on they take the places of what the block before
+    made of them: (the first place, tokens [P, D]) each."""
     make = nn.remat(Block) if remat else Block
     layers = []
     for i, bias in enumerate(biases):
-        drop = drop_path if uniform else drop_path * i / max(len(biases) - 1, 1)
         if 0 < i < len(prompts):
             at, tokens = prompts[i]
             x = x.at[:, at : at + len(tokens)].set(tokens.astype(x.dtype))
         adapter = None if adapters is None else adapters[i]
-        x, (q, k) = make(*block, drop=drop, ffn=ffn, name=f"block{i}")(x, bias, None, adapter)
+        x, (q, k) = make(*block, drop=drops[i] if drops else 0.0, ffn=ffn, name=f"block{i}")(x, bias, None, adapter)
         layers.append(x)
     logits = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     shares = jax.nn.softmax(logits if bias is None else logits + bias)
