@@ -18,9 +18,11 @@ imagenet: the authors' vitl16_short.yaml, ViT-L/16 for 125,000 steps: batch 2048
     epochs of warm-up, then half a cosine to 1e-6, decay 0.04 to 0.4, the rate of a block 0.9 of the next one's and that
     of the patches' projection a fifth, LayerScale 1e-5, drop path 0.3, one head of 65536 dimensions, means as centres,
     average 0.992 (81.6 % k-NN, 82.9 % linear probe in their README). Drop path is the same in all blocks.
+imagenet_vit_base, imagenet_vit_small: ours: the same with 12 blocks and drop path 0.1 (the authors distil theirs from
+    ViT-g, see dinov2_distill.py).
 imagenet22k: their vitl14.yaml, ViT-L/14 for 625,000 steps: batch 3072, small crops of 98 pixels, 2e-4 for 1024, 80
     epochs of warm-up, decay to 0.2, no decay of the rate over the blocks, SwiGLU, drop path 0.4, two heads of 131072
-    dimensions with a bottleneck of 384, Sinkhorn, average 0.994. Give it data.source.
+    dimensions, Sinkhorn, a bottleneck of 384 before the class tokens, average 0.994. Give it data.source.
 imagenet22k_giant: their vitg14.yaml: the same with ViT-g/14, the teacher of dinov2_distill.py.
 imagenet22k_high, imagenet22k_giant_high: the last phase of those two (section 4 and appendix B.2): 10,000 steps at 518
     pixels from the whole state of `init_run`, whose 16 x 16 positions are resized; all schedules from their start, in
@@ -91,23 +93,33 @@ def beyond(config):
     return config
 
 
-def imagenet():
+def imagenet(network="vit_large", depth=24, drop_path=0.3):
     config = recipes.imagenet(METHOD, prototypes=65536, norm_last_layer=False, koleo_weight=0.1, lambda_base=0.992)
+    config.method.update({"block": 4, "center_hidden": True})
     config.method.tau_t_warmup = 30.0 * EPOCH * 2048 / 1281167  # in epochs of ImageNet
-    config.encoder = {"name": "jssl.nets.vit:vit_large", "layer_scale": 1e-5}
-    config.encoder.update({"drop_path": 0.3, "drop_path_uniform": True})
+    config.encoder = {"name": f"jssl.nets.vit:{network}", "layer_scale": 1e-5}
+    config.encoder.update({"drop_path": drop_path, "drop_path_uniform": True})
     crops = {"area": (0.32, 1.0), "local_area": (0.05, 0.32)}
     recipes.views(config, "dino", 224, **crops, **recipes.IMAGENET)
     config.train.update({"steps": 100 * EPOCH, "epochs": None, "batch_size": 2048})
     config.optim.update({"name": "adamw", "lr": 4e-3 / 2, "scale": "sqrt", "warmup": 10.0 * EPOCH, "clip": 3.0})
     config.optim.update({"end": 1e-6 / (4e-3 * 2**0.5), "weight_decay": 0.04, "weight_decay_end": 0.4})
-    return layerwise(still(config, 1.0 * EPOCH), 24, 0.9)
+    return layerwise(still(config, 1.0 * EPOCH), depth, 0.9)
+
+
+def imagenet_vit_base():
+    return imagenet("vit_base", 12, 0.1)
+
+
+def imagenet_vit_small():
+    return imagenet("vit_small", 12, 0.1)
 
 
 def imagenet22k():
     config = imagenet()
     config.data.source = None
-    config.method.update({"prototypes": 131072, "patch_prototypes": 131072, "dim": 384, "lambda_base": 0.994, **PAPER})
+    heads = {"prototypes": 131072, "dim": 384, "patch_prototypes": 131072, "patch_dim": 256}
+    config.method.update({**heads, "lambda_base": 0.994, **PAPER})
     config.method.tau_t_warmup = 30.0 * EPOCH * 3072 / 14197122  # in epochs of ImageNet-22k
     config.encoder.update({"patch": 14, "ffn": "swiglu", "drop_path": 0.4})
     config.augment.local_size = 98
@@ -168,6 +180,8 @@ VARIANTS = {
     "cifar10": cifar10,
     "cifar10_200": cifar10_200,
     "imagenet": imagenet,
+    "imagenet_vit_base": imagenet_vit_base,
+    "imagenet_vit_small": imagenet_vit_small,
     "imagenet22k": imagenet22k,
     "imagenet22k_giant": imagenet22k_giant,
     "imagenet22k_high": imagenet22k_high,

@@ -75,8 +75,8 @@ def imagenet():
 
 def imagenet_vit_base():
     config = imagenet()
-    config.encoder = {"name": "jssl.nets.vit:vit_base", "positions": "none", "relative": "shared", "layer_scale": 0.1}
-    config.encoder.drop_path = 0.1
+    config.encoder = {"name": "jssl.nets.vit:vit_base", "positions": "none", "relative": "shared"}
+    config.encoder.update({"layer_scale": 0.1, "drop_path": 0.1, "pool": "mean"})
     recipes.views(config, "mae", 224, area=(0.67, 1.0), interpolation="bilinear", **recipes.IMAGENET)
     config.train.epochs = 800.0
     config.optim.update({"lr": 5e-5, "end": 0.0, "milestones": (700.0,)})

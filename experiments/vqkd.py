@@ -17,7 +17,7 @@ Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --conf
 
 imagenet: the authors' vqkd_encoder_base_decoder_3x768x12 (their TOKENIZER.md): ViT-B/16, 8192 codes of 32 dimensions, a
     decoder of 3 blocks, crops of 8 % and more, batch 512, AdamW with betas 0.9 and 0.99, decay 1e-4, 10 epochs of
-    warm-up, 100 epochs; its rate is not stated there, 5e-5 per 256 is ours. The teacher is a DINO ViT-B/16 of
+    warm-up, 2e-4, their script's 5e-5 for 128 images, to 1e-5, 100 epochs. The teacher is a DINO ViT-B/16 of
     experiments/dino.py; theirs is CLIP's, or DINO's.
 """
 
@@ -83,7 +83,8 @@ def imagenet():
     config.encoder = {"name": "jssl.nets.vit:vit_base", "pool": "mean"}
     recipes.views(config, "mae", 224, area=(0.08, 1.0), **recipes.IMAGENET)
     config.train.update({"epochs": 100.0, "batch_size": 512})
-    config.optim.update({"name": "adamw", "lr": 5e-5, "b2": 0.99, "weight_decay": 1e-4, "warmup": 10.0})
+    config.optim.update({"name": "adamw", "lr": 1e-4, "end": 0.05, "b2": 0.99, "weight_decay": 1e-4})
+    config.optim.warmup = 10.0
     return taught(config, "runs/dino-imagenet", ())
 
 

@@ -98,6 +98,8 @@ def test_unknown_variant_is_refused_with_the_near_miss():
         ("simclr", "imagenet", 23_508_032),
         ("byol", "imagenet", 23_508_032),
         ("mae", "imagenet", 303_099_904),
+        ("mae", "imagenet_vit_huge", 630_435_840),
+        ("dinov2", "imagenet_vit_small", 21_674_880),  # timm's with LayerScale; a mask token, no class position
         ("ijepa", "imagenet", 630_434_560),
         ("simmim", "imagenet", 86_725_304),  # torchvision's with 11 x 11, not 13 x 13, biases a head, and a mask token
     ],
@@ -118,11 +120,18 @@ def test_encoder_has_the_size_of_its_name(name, variant, parameters):
         ("mae", "cifar10", "adamw", 512, 1e-3, 0.05, 40, 1000, 0.0),
         ("mae", "cifar10_200", "adamw", 512, 1e-3, 0.05, 10, 200, 0.0),
         ("mae", "imagenet", "adamw", 4096, 2.4e-3, 0.05, 40, 800, 0.0),
+        ("mae", "imagenet_vit_huge", "adamw", 4096, 2.4e-3, 0.05, 40, 1600, 0.0),
         ("simmim", "imagenet", "adamw", 2048, 8e-4, 0.05, 10, 100, 1e-5),
         ("simmim", "imagenet_vit_base", "adamw", 2048, 4e-4, 0.05, 10, 800, 4e-5),
         ("data2vec", "imagenet", "adamw", 2048, 2e-3, 0.05, 10, 800, 1e-5),
         ("data2vec", "imagenet_vit_large", "adamw", 4096, 1e-3, 0.05, 80, 800, 1e-5),
         ("ijepa", "imagenet", "adamw", 2048, 1e-3, 0.04, 40, 300, 1e-6),
+        ("ijepa", "imagenet_vit_base", "adamw", 2048, 1e-3, 0.04, 40, 600, 1e-6),
+        ("maskfeat", "imagenet", "adamw", 2048, 1.6e-3, 0.05, 30, 300, 0.0),
+        ("beit", "imagenet", "adamw", 2048, 1.5e-3, 0.05, 10, 800, 1e-5),
+        ("beitv2", "imagenet", "adamw", 2048, 1.5e-3, 0.05, 10, 1600, 1e-5),
+        ("vqkd", "imagenet", "adamw", 512, 2e-4, 1e-4, 10, 100, 1e-5),
+        ("ibot", "imagenet", "adamw", 1024, 2e-3, 0.04, 10, 800, 1e-6),
         ("barlow_twins", "cifar10", "lars", 256, 0.3, 1e-4, 10, 1000, 0.0),
         ("barlow_twins", "imagenet", "lars", 2048, 1.6, 1.5e-6, 10, 1000, 0.0016),
         ("cpc", "imagenet", "adamw", 512, 4e-4, 0.0, 0, 200, 4e-4),
@@ -192,3 +201,46 @@ def test_masked_autoencoder_of_imagenet_is_the_papers():
     assert (method.mask_ratio, method.norm_pix) == (0.75, True)
     assert state.params["decoder"]["pixels"]["kernel"].shape == (512, 16 * 16 * 3)
     assert len([name for name in state.params["decoder"] if name.startswith("block")]) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "fields"),
+    [
+        ("simmim", "imagenet", {"mask_ratio": 0.6, "mask_size": 32}),
+        ("maskfeat", "imagenet", {"mask_ratio": 0.4, "cell": 8, "bins": 9}),
+        ("beit", "imagenet", {"mask_ratio": 75 / 196, "block": 16, "tokenizer_fields": ()}),
+        ("beitv2", "imagenet", {"mask_ratio": 75 / 196, "vocabulary": 8192, "dim": 32, "early": 9, "depth": 2}),
+        ("vqkd", "imagenet", {"vocabulary": 8192, "dim": 32, "depth": 3, "decay": 0.99, "beta": 1.0}),
+        ("ibot", "imagenet", {"prototypes": 8192, "patch_prototypes": None, "dim": 256, "block": 16, "tau_t": 0.07}),
+        ("ibot", "imagenet", {"mask_ratio": (0.1, 0.5), "mask_probability": 0.5, "koleo_weight": 0.0}),
+        ("ibot", "imagenet", {"lambda_base": 0.996, "centering": "mean", "center_hidden": False}),
+        ("dinov2", "imagenet", {"prototypes": 65536, "patch_prototypes": None, "block": 4, "koleo_weight": 0.1}),
+        ("dinov2", "imagenet", {"lambda_base": 0.992, "centering": "mean", "center_hidden": True}),
+        ("dinov2", "imagenet22k", {"prototypes": 131072, "dim": 384, "patch_prototypes": 131072, "patch_dim": 256}),
+        ("dinov2", "imagenet22k", {"lambda_base": 0.994, "centering": "sinkhorn", "block": 4}),
+        ("ijepa", "imagenet", {"targets": 4, "predictor_dim": 384, "predictor_depth": 12, "distance": "smooth_l1"}),
+        ("data2vec", "imagenet", {"mask_ratio": 120 / 196, "top": 6}),
+    ],
+)
+def test_method_is_that_of_the_paper(name, variant, fields):
+    method = built(name, variant)[1].method
+    assert {field: getattr(method, field) for field in fields} == fields
+
+
+@pytest.mark.parametrize(("variant", "depth"), [("imagenet", 24), ("imagenet_vit_base", 12)])
+def test_dinov2s_rate_grows_from_block_to_block_up_to_the_heads(variant, depth):
+    scales = {group["pattern"]: group.get("lr_scale") for group in built("dinov2", variant)[0].optim.groups}
+    assert scales[f"^encoder/block{depth - 1}/"] == pytest.approx(0.9)
+    assert scales["^encoder/block0/"] == pytest.approx(0.9**depth)
+    assert scales["^encoder/(cls|mask|registers|positions)$"] == pytest.approx(0.9 ** (depth + 1))
+    assert scales["(^|/)(last|gain)(/|$)"] is None
+    assert scales["^encoder/patch/"] == pytest.approx(0.2 * 0.9 ** (depth + 1))
+    assert f"^encoder/block{depth}/" not in scales
+    blocks = [name for name in built("dinov2", variant)[2].params["encoder"] if name.startswith("block")]
+    assert len(blocks) == depth
+
+
+def test_dinov2s_patches_have_a_bottleneck_of_their_own():
+    params = built("dinov2", "imagenet22k")[2].params
+    assert params["head"]["last"]["dense0"]["kernel"].shape == (384, 131072)
+    assert params["patch_head"]["last"]["dense0"]["kernel"].shape == (256, 131072)

@@ -43,6 +43,7 @@ class IBOT(Method):
     dim: int = 256  # of the bottleneck
     prototypes: int = 8192  # K
     patch_prototypes: int | None = None  # of a head for patches alone; None: they share that of class tokens
+    patch_dim: int | None = None  # of that head's bottleneck; None: `dim`
     depth: int = 3  # layers of the head up to the bottleneck
     norm_last_layer: bool = True  # False: the last layer's columns learn their lengths
     tau_s: float = 0.1
@@ -50,6 +51,7 @@ class IBOT(Method):
     tau_t_start: float = 0.04
     tau_t_warmup: float = 30.0  # epochs, from tau_t_start to tau_t
     m: float = 0.9  # of the centres
+    center_hidden: bool = False  # whether the patches' centre is of the hidden ones alone, as in DINOv2's code
     lambda_base: float = 0.996  # of the teacher
     mask_probability: float = 0.5  # of a large crop to have hidden patches
     mask_ratio: tuple[float, float] = (0.1, 0.5)  # of its patches, drawn evenly (section 4.1)
@@ -88,9 +90,11 @@ class IBOT(Method):
     @property
     def heads(self):
         """{"head": of class tokens, "patch_head": of patches, where they have their own}, each {name: network}."""
-        numbers = {"head": self.prototypes, "patch_head": self.patch_prototypes}
-        make = lambda k: prototype_head(self.hidden, self.dim, k, self.depth, dtype=self.encoder.dtype)
-        return {name: make(k) for name, k in numbers.items() if k is not None}
+        make = lambda dim, k: prototype_head(self.hidden, dim, k, self.depth, dtype=self.encoder.dtype)
+        heads = {"head": make(self.dim, self.prototypes)}
+        if self.patch_prototypes is not None:
+            heads["patch_head"] = make(self.patch_dim or self.dim, self.patch_prototypes)
+        return heads
 
     @property
     def patch_head(self):
@@ -130,7 +134,8 @@ class IBOT(Method):
         teacher = carry["target"] if self.teacher is None else carry["frozen"]
         _, out, _ = apply_net(self.teacher_net, teacher["encoder"], {}, large)
         t, _ = self.scores("head", teacher, out["cls"].reshape(n, v, -1))  # [N, V, K]
-        t_patch, mean = self.of_patches(teacher, out["tokens"], place)  # [N * V, S, K], [K]
+        centred = there | ~there.any() if self.center_hidden else None
+        t_patch, mean = self.of_patches(teacher, out["tokens"], place, centred)  # [N * V, S, K], [K]
 
         # The student sees them with hidden patches, and the small ones.
         how = {"hidden": hidden, "train": True, "rng": rng_large}
@@ -180,16 +185,17 @@ class IBOT(Method):
         scores, _, _ = apply_net(self.heads[name]["last"], params[name]["last"], {}, z)
         return scores * params[name].get("gain", 1.0)
 
-    def of_patches(self, params, tokens, place):
-        """Scores of the patches at `place` [M, S] or, if None, of all, [M, S, K]; and the mean score of all, [K].
+    def of_patches(self, params, tokens, place, centred=None):
+        """Scores of the patches at `place` [M, S] or, if None, of all, [M, S, K]; and the mean score [K] of all, the
+        visible ones too, as in iBOT's code, or of those where `centred` [M, S].
 
-        The mean is over visible ones too, as in the authors' code; scores are linear in the vectors before them, so it
-        is that of the mean vector.
+        Scores are linear in the vectors before them, so it is that of the mean vector.
         """
         name = self.patch_head
         z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, tokens)
         chosen = z if place is None else jnp.take_along_axis(z, place[..., None], 1)
-        return self.last(name, params, chosen), self.last(name, params, z.mean((0, 1))[None])[0]
+        mean = z.mean((0, 1)) if centred is None else jnp.mean(chosen, (0, 1), where=centred[..., None])
+        return self.last(name, params, chosen), self.last(name, params, mean[None])[0]
 
     def update(self, params, carry, time):
         return params, {**carry, "target": ema(carry["target"], params, self.momentum(time))}
