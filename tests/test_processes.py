@@ -21,6 +21,7 @@ def assert_same(workdir, one, **tolerance):
     assert [row["step"] for row in a] == [row["step"] for row in b]
     for name in METRICS:
         assert_close({name: [row[name] for row in a]}, {name: [row[name] for row in b]}, **tolerance)
+    assert a[-1].get("knn") == pytest.approx(b[-1].get("knn"), abs=0.01)  # rounding may turn one of 130 images
     assert newest(one) == newest(workdir)
     assert_close(final_state(one), final_state(workdir), **tolerance)
 
