@@ -145,20 +145,50 @@ def digits():
 
 @pytest.mark.parametrize("task, name", [("linear", "linear probe"), ("fewshot", "k-NN")])
 def test_the_classes_of_a_graph_s_nodes_are_told_by_the_training_nodes_alone(tmp_path, digits, task, name):
-    splits = graphs.split(digits, 0)
-    shown.save_graph(tmp_path, digits.x, digits, splits, ["knn", task], CONFIG)
+    parts = graphs.node_splits(digits, 1, 0)[0] if task == "linear" else graphs.split(digits, 0)
+    shown.save_graph(tmp_path, digits.x, digits, parts, ["knn", task], CONFIG)
     found = dict(np.load(tmp_path / "graph.npz"))
     assert str(found["classifier"]) == name
-    np.testing.assert_array_equal(np.flatnonzero(found["split"] == "test"), splits["test"])
-    scored = frozen.evaluate(
-        {split: digits.x[nodes] for split, nodes in splits.items()},
-        {split: digits.labels[nodes] for split, nodes in splits.items()},
-        protocols=["linear" if task == "linear" else "knn"],
-    )
-    right = (found["predicted"] == digits.labels)[splits["test"]]
-    assert right.mean() == pytest.approx(scored[0]["mean"])
+    np.testing.assert_array_equal(np.flatnonzero(found["split"] == "test"), parts["test"])
+    if task == "linear":
+        scored = graphs.linear("trained", digits.x, digits, 1, 0)
+    else:
+        of = lambda values: {part: values[rows] for part, rows in parts.items()}
+        [scored] = frozen.evaluate(of(digits.x), of(digits.labels), protocols=["knn"])
+    right = (found["predicted"] == digits.labels)[parts["test"]]
+    assert right.mean() == pytest.approx(scored["mean"])
     assert len(found["edges"]) == len(digits.edges) / 2
     assert "The graph" in report(tmp_path).read_text()
+
+
+class Raw:
+    """An encoder that gives nodes their own features."""
+
+    def embed(self, graph, workers):
+        return graph.x
+
+
+def few_labels(path, train):
+    """80 nodes of two classes on a ring -> a config with these of them to train on, 20 to validate, 50 to test."""
+    x = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    split = {"train_idx": np.array(train), "val_idx": np.arange(10, 30), "test_idx": np.arange(30, 80)}
+    np.savez(path / "few.npz", x=x, edges=ring(80), label=np.arange(80) % 2, **split)
+    return {**CONFIG, "data": {"source": f"npz:{path / 'few.npz'}", "held_edges": 0}}
+
+
+def test_a_graph_of_two_training_nodes_per_class_is_scored_and_drawn_by_the_same_probe(tmp_path):
+    config = few_labels(tmp_path, [0, 1, 2, 3])
+    (score, _), _ = graphs.evaluate(tmp_path, {"trained": Raw()}, config, asked=("linear",))
+    found = dict(np.load(tmp_path / "graph.npz"))
+    assert [np.sum(found["split"] == part) for part in ("train", "val", "test")] == [4, 20, 50]
+    assert np.mean((found["predicted"] == found["label"])[30:]) == score["mean"]
+
+
+def test_scores_are_kept_where_no_classifier_can_draw(tmp_path):
+    config = few_labels(tmp_path, [0, 2])  # of one class
+    scores, _ = graphs.evaluate(tmp_path, {"trained": Raw()}, config, asked=("cluster",))
+    assert scores
+    assert not (tmp_path / "graph.npz").exists()
 
 
 @pytest.mark.parametrize("limit", [{"nodes": 499}, {"edges": 499}])

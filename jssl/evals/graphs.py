@@ -73,7 +73,10 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
         for task in asked:
             measure = functools.partial(own.get(task) or common(task), name, found)
             scores += attempt(title(task), functools.partial(timed, f"{task} of {name}", measure), missing)
-    save_graph(workdir, features["trained"], graph, parts, asked, config)
+    tasks = {score["task"] for score in scores if score["encoder"] == "trained"}
+    first = node_splits(graph, 1, config["seed"])[0] if "linear" in tasks else parts
+    draw = functools.partial(save_graph, workdir, features["trained"], graph, first, tasks, config)
+    attempt("the drawn graph", draw, {} if missing is None else missing)
     return scores, {"graph": graph.spec, **({"left out": missing} if missing else {})}
 
 
@@ -123,8 +126,9 @@ def linear(name, features, graph, draws, seed):
     if "train" in graph.splits and "val" not in graph.splits:
         drawn += ", a stratified fifth of the training nodes for validation"
     settings = {**found["settings"], "split": drawn}
-    by = by_class(found["predictions"], graph.labels[test], graph.label_names)
-    right = found["predictions"] == graph.labels[test] if len(splits) == 1 else None
+    predictions, labels = found["predictions"][test], graph.labels[test]
+    by = by_class(predictions, labels, graph.label_names)
+    right = predictions == labels if len(splits) == 1 else None
     settings |= {"std": found["std"]} if len(splits) > 1 else {}
     return entry("linear", name, found["accuracies"], settings, right=right, rows=len(test), over="splits", classes=by)
 

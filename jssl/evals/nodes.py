@@ -28,8 +28,8 @@ def probe(features, labels, splits, *, forms=tuple(FORMS), penalties=PENALTIES, 
       forms: to pick from, see `formed`.
 
     Returns:
-      {"accuracy": mean over splits, "std": over splits, "accuracies": [splits], "predictions": int32, of the first
-      split's test nodes in their order, "settings": {...}}.
+      {"accuracy": mean over splits, "std": over splits, "accuracies": [splits], "predictions": int32 [n], each
+      node's class by the first split's model, "settings": {...}}.
 
     Raises:
       ValueError: for a split that lacks a part, names a node twice or one without a label, or trains on one class.
@@ -44,7 +44,7 @@ def probe(features, labels, splits, *, forms=tuple(FORMS), penalties=PENALTIES, 
         seen = np.concatenate([train, val])
         fits = {
             form: linear.probe(
-                *(x[seen], labels[seen], x[test], labels[test]),
+                *(x[seen], labels[seen], x, np.maximum(labels, 0)),
                 classes=classes,
                 penalties=penalties,
                 standardise=False,
@@ -55,8 +55,9 @@ def probe(features, labels, splits, *, forms=tuple(FORMS), penalties=PENALTIES, 
             for form, x in formed_x.items()
         }
         form = max(fits, key=lambda form: fits[form]["settings"]["validation_accuracy"][0])  # the first of equal ones
-        found.append({"form": form, **fits[form]})
-    accuracies = np.array([one["accuracy"] for one in found])
+        found.append({"form": form, "test": test, **fits[form]})
+    right = lambda one: np.mean(one["predictions"][0, one["test"]] == labels[one["test"]])
+    accuracies = np.array([right(one) for one in found])
     settings = found[0]["settings"]
     return {
         "accuracy": float(accuracies.mean()),

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jssl import health
-from jssl.evals import knn, linear
+from jssl.evals import knn, nodes
 from jssl.layout import layout
 from jssl.maps import reduced
 from jssl.mistakes import most_confident
@@ -81,23 +81,24 @@ def save_map(workdir, features, labels, label_names):
     np.savez(workdir / "map.npz", **shown)
 
 
-def save_graph(workdir, features, source, splits, tasks, config):
+def save_graph(workdir, features, source, parts, tasks, config):
     """graph.npz of one small labelled graph: where its nodes lie, and the class that a classifier on the training nodes
-    gives each of them: the linear probe where `tasks` has it, else k-NN. Of anything else there is no such file."""
+    gives each of them: the linear probe of `nodes` where `tasks` has it, else k-NN. Of anything else there is no such
+    file. parts: {"train", "test": numbers of nodes}, for the probe "val" as well."""
     path = workdir / "graph.npz"
     path.unlink(missing_ok=True)
     if not source.single or len(source.x) > DRAWN["nodes"] or len(source.edges) > DRAWN["edges"]:
         return
-    train, classes = splits["train"], int(source.labels.max()) + 1
-    data = features[train], source.labels[train], features, np.maximum(source.labels, 0)
+    train, classes = parts["train"], int(source.labels.max()) + 1
     if "linear" in tasks:
-        name, found = "linear probe", linear.probe(*data, classes=classes, seed=config["seed"])["predictions"][0]
+        name, found = "linear probe", nodes.probe(features, source.labels, [parts])["predictions"]
     else:
         k, temperature = config["eval"]["k"], config["eval"]["temperature"]
+        data = features[train], source.labels[train], features, np.maximum(source.labels, 0)
         name, found = "k-NN", knn.knn(*data, classes=classes, k=k, temperature=temperature)["predictions"]
     split = np.full(len(features), "", "U5")
-    for part, nodes in splits.items():
-        split[nodes] = part
+    for part, rows in parts.items():
+        split[rows] = part
     np.savez(
         path,
         xy=layout(len(features), source.edges),
