@@ -312,6 +312,13 @@ def test_npz_of_many_graphs_has_offsets_and_folds(tmp_path):
     np.testing.assert_array_equal(graphs.folds, [0, -1])
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint32, np.uint64])
+def test_npz_of_whole_numbers_without_a_sign(tmp_path, kind):
+    edges, label = np.array(TRIANGLE, kind), np.array([1, 0, 1], kind)
+    np.testing.assert_array_equal(open_graphs(saved(tmp_path, edges=edges, x=np.eye(3), label=label)).labels, [1, 0, 1])
+    np.testing.assert_array_equal(open_graphs(saved(tmp_path, edges=edges)).edges, BOTH)
+
+
 def test_npz_of_directed_edges(tmp_path):
     assert len(open_graphs(saved(tmp_path, edges=TRIANGLE, x=np.eye(3), directed=True)).edges) == 3
 

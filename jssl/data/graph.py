@@ -182,11 +182,20 @@ def open_graphs(spec):
 
 
 def build(spec, x, edges, *, offsets=None, directed=False, **more):
-    """Checks and cleans what a reader found -> Graphs. edges: whole numbers [E, 2], as they were; the rest as there."""
-    x, edges = np.asarray(x), np.asarray(edges)
+    """Checks and cleans what a reader found -> Graphs. x: None where there is none: of the nodes that edges name, or
+    offsets count; edges: whole numbers [E, 2], as they were; the rest as there."""
+    edges, said = np.asarray(edges), list(more.pop("said", ()))
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
+        raise ValueError(f"{spec}: edges are {edges.dtype} {list(edges.shape)}, expected whole numbers [E, 2]")
+    if not len(edges):
+        raise ValueError(f"{spec}: there are no edges, expected at least one")
+    if x is None:
+        said.append("no features: every node has a 1")
+        x = np.ones((int(edges.max() if offsets is None else offsets[-1] - 1) + 1, 1))
+    x = np.asarray(x)
     if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "biuf":
         raise ValueError(f"{spec}: features of nodes are {x.dtype} {list(x.shape)}, expected numbers [n, F], F >= 1")
-    x, n, said = x.astype(np.float32), len(x), list(more.pop("said", ()))
+    x, n = x.astype(np.float32), len(x)
     offsets = np.array([0, n]) if offsets is None else np.asarray(offsets, np.int64)
     many, things = (n, "nodes") if len(offsets) == 2 else (len(offsets) - 1, "graphs")
     labels = _labels(spec, more.pop("labels", None), many, things, said)
@@ -196,10 +205,6 @@ def build(spec, x, edges, *, offsets=None, directed=False, **more):
     if not np.isfinite(x).all():
         node, feature = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(f"{spec}: feature {feature} of node {node} is {x[node, feature]}, expected finite numbers")
-    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
-        raise ValueError(f"{spec}: edges are {edges.dtype} {list(edges.shape)}, expected whole numbers [E, 2]")
-    if not len(edges):
-        raise ValueError(f"{spec}: there are no edges, expected at least one")
     if edges.min() < 0 or edges.max() >= n:
         edge = np.argwhere((edges < 0) | (edges >= n))[0, 0]
         raise ValueError(f"{spec}: edge {edge} joins {edges[edge, 0]} and {edges[edge, 1]}, but nodes are 0 to {n - 1}")
@@ -240,7 +245,7 @@ def _labels(spec, labels, many, things, said):
     whole = labels.dtype.kind in "biuf" and np.array_equal(labels, np.round(labels))  # NaN is not equal to itself
     if not whole or labels.min(initial=0) < -1:
         raise ValueError(f"{spec}: labels are {labels.dtype}, expected class numbers from 0, or -1 for none")
-    if labels.max(initial=-1) < 0:
+    if not (labels >= 0).any():
         said.append(f"none of the {things} has a label")
         return None
     return labels.astype(np.int32)

@@ -67,29 +67,26 @@ def open_npz(spec, path):
     offsets, directed = arrays.get("node_offsets"), bool(arrays.get("directed", False))
     if offsets is not None and (offsets.ndim != 1 or len(offsets) < 2 or offsets[0] or (np.diff(offsets) < 0).any()):
         raise ValueError(f"{spec}: `node_offsets` is {list(offsets.shape)}, expected numbers [G + 1] rising from 0")
-    x, said = _features(spec, arrays, offsets)
+    x = _features(spec, arrays, offsets)
     labels = arrays.get("label" if offsets is None or len(offsets) == 2 else "graph_label")
     splits = {name: arrays[f"{name}_idx"] for name in ("train", "val", "test") if f"{name}_idx" in arrays}
     names = tuple(map(str, arrays["label_names"])) if "label_names" in arrays else None
     more = {"labels": labels, "label_names": names, "splits": splits}
-    return build(
-        spec, x, arrays["edges"], offsets=offsets, directed=directed, folds=arrays.get("fold"), said=said, **more
-    )
+    return build(spec, x, arrays["edges"], offsets=offsets, directed=directed, folds=arrays.get("fold"), **more)
 
 
 def _features(spec, arrays, offsets):
-    """-> float [n, F] and what to say of them."""
+    """-> float [n, F], or None where there are none."""
     if "x" in arrays:
-        return arrays["x"], []
+        return arrays["x"]
     parts = ("x_data", "x_indices", "x_indptr", "x_shape")
     if all(part in arrays for part in parts):
-        return Sparse(*(arrays[part] for part in parts)).dense(spec), []
+        return Sparse(*(arrays[part] for part in parts)).dense(spec)
     if "node_label" in arrays:
         if offsets is not None:
             as_many(spec, "`node_label`", arrays["node_label"], int(offsets[-1]), "nodes")
-        return one_hot(arrays["node_label"]), []
-    n = int(offsets[-1]) if offsets is not None else int(arrays["edges"].max(initial=-1)) + 1
-    return np.ones((n, 1)), ["no features: every node has a 1"]
+        return one_hot(arrays["node_label"])
+    return None
 
 
 def open_edges(spec, rest):
@@ -103,18 +100,18 @@ def open_edges(spec, rest):
         if len(row) < 2:
             raise ValueError(f"{spec}: line {line + 1} of the edges is {','.join(row)!r}, expected two names of nodes")
     if nodes:
-        names, x, labels, label_names, said = _nodes(spec, _csv(spec, nodes))
+        names, x, labels, label_names = _nodes(spec, _csv(spec, nodes))
     else:
         names = list(dict.fromkeys(cell for row in rows for cell in row[:2]))
-        x, labels, label_names, said = np.ones((len(names), 1)), None, None, ["no features: every node has a 1"]
+        x = labels = label_names = None
     number = {name: i for i, name in enumerate(names)}
     for row in rows:
         for cell in row[:2]:
             if cell not in number:
                 raise ValueError(f"{spec}: the edge {','.join(row[:2])} names a node {cell!r} that is not in {nodes}")
     edges = np.array([[number[cell] for cell in row[:2]] for row in rows], np.int64).reshape(-1, 2)
-    more = {"labels": labels, "label_names": label_names, "names": tuple(names), "said": said}
-    return build(spec, x, edges, directed=directed, **more)
+    more = {"labels": labels, "label_names": label_names, "names": tuple(names)}
+    return build(spec, x, edges, offsets=[0, len(names)], directed=directed, **more)
 
 
 HEADERS = [["source", "target"], ["src", "dst"], ["from", "to"], ["sender", "receiver"], ["u", "v"]]
@@ -130,7 +127,7 @@ def _is_header(rows):
 
 
 def _nodes(spec, rows):
-    """The table of nodes -> names, features, labels, label names, what to say."""
+    """The table of nodes -> names, features or None, labels, label names."""
     if not rows or "id" not in rows[0]:
         first = ",".join(rows[0]) if rows else ""
         raise ValueError(f"{spec}: the nodes' first line is {first!r}, expected a header with id")
@@ -147,9 +144,9 @@ def _nodes(spec, rows):
         label_names = tuple(sorted(set(labels) - {""}))
         labels = np.array([label_names.index(label) if label else -1 for label in labels], np.int32)
     if not column:
-        return names, np.ones((len(names), 1)), labels, label_names, ["no features: every node has a 1"]
+        return names, None, labels, label_names
     lines = [",".join(cells) for cells in zip(*column.values(), strict=True)]
-    return names, numbers(spec, "the table of nodes", lines), labels, label_names, []
+    return names, numbers(spec, "the table of nodes", lines), labels, label_names
 
 
 @dataclasses.dataclass

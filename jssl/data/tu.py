@@ -31,16 +31,13 @@ def open_tu(spec, path):
         )
     n, graphs = len(graph), int(graph.max()) + 1
     offsets = np.searchsorted(graph, np.arange(graphs + 1))
-    parts, said = [], []
+    parts = []
     if (kinds := read("node_labels", optional=True)) is not None:
         as_many(spec, f"{name}_node_labels.txt", kinds, n, "nodes")
         parts += [one_hot(column) for column in kinds.T]
     if (values := read("node_attributes", optional=True, kinds=False)) is not None:
         as_many(spec, f"{name}_node_attributes.txt", values, n, "nodes")
         parts.append(values)
-    if not parts:
-        said.append("no features: every node has a 1")
-        parts.append(np.ones((n, 1)))
     labels = read("graph_labels", optional=True)
     if labels is not None:
         as_many(spec, f"{name}_graph_labels.txt", labels, graphs, "graphs")
@@ -51,5 +48,5 @@ def open_tu(spec, path):
     if (outside := (edges < 1) | (edges > n)).any():
         a, b = edges[np.flatnonzero(outside.any(1))[0]]
         raise ValueError(f"{spec}: {name}_A.txt joins {a} and {b}, but nodes are 1 to {n}")
-    x = np.concatenate(parts, 1)
-    return build(spec, x, edges - 1, offsets=offsets, labels=labels, label_names=names, said=said)
+    x = np.concatenate(parts, 1) if parts else None
+    return build(spec, x, edges - 1, offsets=offsets, labels=labels, label_names=names)
