@@ -172,7 +172,12 @@ def _of_graphs(run, params, carry, graphs, batch_size, workers):
     """The features of the nodes of one graph, or of every one of several graphs."""
     if graphs.single:
         found = np.asarray(run(params, carry, graphs.arrays, 1))  # [1, n, D]
-        return found.reshape(-1, found.shape[-1])
+        if found.shape[:2] != (1, graphs.examples):
+            raise ValueError(
+                f"{graphs.spec} holds one graph, whose nodes are the examples, but the encoder embeds graphs; expected "
+                "encoder.pool=None"
+            )
+        return found[0]
     rows, features = run.mesh.size, None
     here = rows_here(run.mesh, rows)
     for batch in graphs.every(batch_size=batch_size, leading=rows, rows=np.arange(rows), workers=workers):

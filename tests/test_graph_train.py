@@ -180,6 +180,9 @@ def test_what_does_not_suit_the_encoder_is_one_line(trained, tmp_path):
     np.savez(tmp_path / "narrow.npz", x=np.eye(3), edges=[[0, 1], [1, 2]], label=[0, 1, 0])
     with pytest.raises(ValueError, match="has nodes of 3 features; expected 64, as the encoder was trained on"):
         evaluate(workdir, data=f"npz:{tmp_path}/narrow.npz")
+    np.savez(tmp_path / "two.npz", x=np.eye(64), edges=[[0, 1], [62, 63]], node_offsets=[0, 9, 64])
+    with pytest.raises(ValueError, match=r"holds graphs, but the encoder embeds nodes; expected encoder\.pool='mean'"):
+        embed(workdir, f"npz:{tmp_path}/two.npz", tmp_path / "x.npz")
     with pytest.raises(ValueError, match="--test digits: test nodes come with a graph"):
         evaluate(workdir, test="digits")
     for name, value in ("share", 0.5), ("eval_source", "digits"):
@@ -209,6 +212,9 @@ def test_many_graphs_are_scored_by_a_machine_in_folds(tmp_path):
         evaluate(tmp_path, protocol="svn")
     with pytest.raises(ValueError, match=r"unknown protocol .links. of 200 graphs"):
         evaluate(tmp_path, protocol="links")
+    np.savez(tmp_path / "one.npz", x=np.eye(30, 3), edges=[[0, 1], [1, 2]])
+    with pytest.raises(ValueError, match=r"holds one graph.*the encoder embeds graphs; expected encoder\.pool=None"):
+        embed(tmp_path, f"npz:{tmp_path}/one.npz", tmp_path / "x.npz")
 
 
 def test_edges_that_are_predicted_are_hidden_from_training(tmp_path):
