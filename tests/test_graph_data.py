@@ -328,7 +328,15 @@ def test_npz_of_directed_edges(tmp_path):
     [
         ({"x": np.eye(3)}, "expected an array `edges`, found x"),
         ({"x": np.eye(3), "edges": TRIANGLE, "label": [0]}, "labels have 1 rows, expected one for each of the 3 nodes"),
-        ({"x": np.eye(3), "edges": TRIANGLE, "node_offsets": [1, 3]}, "expected numbers [G + 1] rising from 0"),
+        ({"x": np.eye(3), "edges": TRIANGLE, "node_offsets": [1, 3]}, "expected whole numbers [G + 1] rising from 0"),
+        ({"x": np.eye(3), "edges": TRIANGLE, "node_offsets": 3}, "`node_offsets` is int64 [], expected whole numbers"),
+        ({"x": np.eye(4), "edges": TRIANGLE, "node_offsets": [0, 3.0, 4]}, "`node_offsets` is float64 [3], expected"),
+        ({"x": np.eye(4), "edges": TRIANGLE, "node_offsets": [0, 3, 5]}, "`node_offsets` ends at 5, expected the"),
+        ({"x": np.eye(5), "edges": TRIANGLE, "node_offsets": [0, 3, 4]}, "ends at 4, expected the number of nodes, 5"),
+        (
+            {"edges": TRIANGLE, "node_label": [0, 1, 0, 1], "node_offsets": np.array([0, 3, 2, 4], np.uint8)},
+            "`node_offsets` is uint8 [4], expected whole numbers [G + 1] rising from 0",
+        ),
         (
             {"edges": TRIANGLE, "x_data": [1.0], "x_indices": [5], "x_indptr": [0, 1], "x_shape": [1, 2]},
             "features in compressed rows name column 5 of 2",

@@ -184,27 +184,18 @@ def open_graphs(spec):
 def build(spec, x, edges, *, offsets=None, directed=False, **more):
     """Checks and cleans what a reader found -> Graphs. x: None where there is none: of the nodes that edges name, or
     offsets count; edges: whole numbers [E, 2], as they were; the rest as there."""
-    edges, said = np.asarray(edges), list(more.pop("said", ()))
-    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
-        raise ValueError(f"{spec}: edges are {edges.dtype} {list(edges.shape)}, expected whole numbers [E, 2]")
-    if not len(edges):
-        raise ValueError(f"{spec}: there are no edges, expected at least one")
+    x, edges, said = _features(spec, x), _edges(spec, edges), list(more.pop("said", ()))
+    n = len(x) if x is not None else int(edges.max()) + 1 if offsets is None else None
+    offsets = _offsets(spec, [0, n] if offsets is None else offsets, n)
     if x is None:
         said.append("no features: every node has a 1")
-        x = np.ones((int(edges.max() if offsets is None else offsets[-1] - 1) + 1, 1))
-    x = np.asarray(x)
-    if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "biuf":
-        raise ValueError(f"{spec}: features of nodes are {x.dtype} {list(x.shape)}, expected numbers [n, F], F >= 1")
-    x, n = x.astype(np.float32), len(x)
-    offsets = np.array([0, n]) if offsets is None else np.asarray(offsets, np.int64)
+        x = np.ones((offsets[-1], 1), np.float32)
+    n = len(x)
     many, things = (n, "nodes") if len(offsets) == 2 else (len(offsets) - 1, "graphs")
     labels = _labels(spec, more.pop("labels", None), many, things, said)
     _check_splits(spec, more.get("splits", {}), labels)
     if (folds := more.get("folds")) is not None and np.shape(folds) != (many,):
         raise ValueError(f"{spec}: folds are {list(np.shape(folds))}, expected one for each of the {many:,} {things}")
-    if not np.isfinite(x).all():
-        node, feature = np.argwhere(~np.isfinite(x))[0]
-        raise ValueError(f"{spec}: feature {feature} of node {node} is {x[node, feature]}, expected finite numbers")
     if edges.min() < 0 or edges.max() >= n:
         edge = np.argwhere((edges < 0) | (edges >= n))[0, 0]
         raise ValueError(f"{spec}: edge {edge} joins {edges[edge, 0]} and {edges[edge, 1]}, but nodes are 0 to {n - 1}")
@@ -232,6 +223,42 @@ def build(spec, x, edges, *, offsets=None, directed=False, **more):
     if alone:
         said.append(f"{alone:,} nodes have no edges")
     return Graphs(spec=spec, x=x, edges=pairs, offsets=offsets, labels=labels, said=tuple(said), **more)
+
+
+def _features(spec, x):
+    """float32 [n, F], or None where there are none."""
+    if x is None:
+        return None
+    x = np.asarray(x)
+    if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "biuf":
+        raise ValueError(f"{spec}: features of nodes are {x.dtype} {list(x.shape)}, expected numbers [n, F], F >= 1")
+    x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        node, feature = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(f"{spec}: feature {feature} of node {node} is {x[node, feature]}, expected finite numbers")
+    return x
+
+
+def _edges(spec, edges):
+    """Whole numbers [E, 2], of any nodes."""
+    edges = np.asarray(edges)
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
+        raise ValueError(f"{spec}: edges are {edges.dtype} {list(edges.shape)}, expected whole numbers [E, 2]")
+    if not len(edges):
+        raise ValueError(f"{spec}: there are no edges, expected at least one")
+    return edges
+
+
+def _offsets(spec, offsets, n):
+    """int64 [G + 1], from 0 to n, the number of nodes; n: None where the offsets alone tell it."""
+    offsets = np.asarray(offsets)
+    whole = offsets.ndim == 1 and len(offsets) > 1 and offsets.dtype.kind in "iu"
+    if not whole or offsets[0] or (np.diff(offsets.astype(np.int64)) < 0).any():
+        described = f"{offsets.dtype} {list(offsets.shape)}"
+        raise ValueError(f"{spec}: `node_offsets` is {described}, expected whole numbers [G + 1] rising from 0")
+    if n not in (None, offsets[-1]):
+        raise ValueError(f"{spec}: `node_offsets` ends at {offsets[-1]:,}, expected the number of nodes, {n:,}")
+    return offsets.astype(np.int64)
 
 
 def _labels(spec, labels, many, things, said):

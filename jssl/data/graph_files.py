@@ -65,17 +65,15 @@ def open_npz(spec, path):
     if "edges" not in arrays:
         raise ValueError(f"{spec}: expected an array `edges`, found {', '.join(arrays) or 'none'}")
     offsets, directed = arrays.get("node_offsets"), bool(arrays.get("directed", False))
-    if offsets is not None and (offsets.ndim != 1 or len(offsets) < 2 or offsets[0] or (np.diff(offsets) < 0).any()):
-        raise ValueError(f"{spec}: `node_offsets` is {list(offsets.shape)}, expected numbers [G + 1] rising from 0")
-    x = _features(spec, arrays, offsets)
-    labels = arrays.get("label" if offsets is None or len(offsets) == 2 else "graph_label")
+    x = _features(spec, arrays)
+    labels = arrays.get("label" if offsets is None or offsets.size == 2 else "graph_label")
     splits = {name: arrays[f"{name}_idx"] for name in ("train", "val", "test") if f"{name}_idx" in arrays}
     names = tuple(map(str, arrays["label_names"])) if "label_names" in arrays else None
     more = {"labels": labels, "label_names": names, "splits": splits}
     return build(spec, x, arrays["edges"], offsets=offsets, directed=directed, folds=arrays.get("fold"), **more)
 
 
-def _features(spec, arrays, offsets):
+def _features(spec, arrays):
     """-> float [n, F], or None where there are none."""
     if "x" in arrays:
         return arrays["x"]
@@ -83,8 +81,6 @@ def _features(spec, arrays, offsets):
     if all(part in arrays for part in parts):
         return Sparse(*(arrays[part] for part in parts)).dense(spec)
     if "node_label" in arrays:
-        if offsets is not None:
-            as_many(spec, "`node_label`", arrays["node_label"], int(offsets[-1]), "nodes")
         return one_hot(arrays["node_label"])
     return None
 
