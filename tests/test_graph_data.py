@@ -185,6 +185,11 @@ def test_a_pickle_cannot_change_what_it_builds_with(planetoid):
         ("ally", np.eye(2)[[0, 1, 0]], "ind.small.ally has 3 rows, expected one for each of the 5 nodes that it is of"),
         ("y", np.eye(2), "ind.small.y has 2 rows, expected one for each of the 3 nodes that it is of"),
         ("tx", csr_matrix(np.eye(1, 7)), "ind.small.ty has 2 rows, expected one for each of the 1 nodes"),
+        ("tx", csr_matrix(np.eye(2, 5)), "ind.small.tx has 5 columns, expected 7, as many as allx"),
+        ("ty", np.eye(2, 3), "ind.small.ty has 3 columns, expected 2, as many as ally"),
+        ("ally", np.arange(5), "ind.small.ally is int64 [5], expected numbers in rows and columns"),
+        ("allx", np.array(3.0), "ind.small.allx is float64 [], expected numbers in rows and columns"),
+        ("graph", {0: [2**70]}, "the graph is not a dict of every node's list of neighbours' numbers"),
         ("graph", {0: 3}, "the graph is not a dict of every node's list of neighbours' numbers"),
         ("graph", {"anna": ["bert"]}, "the graph is not a dict of every node's list of neighbours' numbers"),
         ("test.index", "6\n6\n", "test.index must name different nodes, from 5, which follow those of allx"),
@@ -262,6 +267,8 @@ def test_tu_without_features_has_ones_and_says_so(tu):
         ("A", "1, 4\n", "edge 0 joins nodes of two graphs, 0 and 1"),
         ("A", "1, two\n", "line 1 of TWO_A.txt is '1, two', expected numbers"),
         ("A", "1, 2\n1\n", "line 2 of TWO_A.txt has 1 numbers, the first 2"),
+        ("A", "1, 9, 1\n", "TWO_A.txt has 3 numbers in a line, expected 2"),
+        ("graph_indicator", "1, 1\n1, 1\n", "TWO_graph_indicator.txt has 2 numbers in a line, expected 1"),
         ("A", "", "TWO_A.txt is empty"),
         ("graph_indicator", "2\n1\n1\n2\n2\n", "does not count up from 1"),
     ],
@@ -354,6 +361,28 @@ def test_npz_of_directed_edges(tmp_path):
 def test_npz_mistakes_are_one_line(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         open_graphs(saved(tmp_path, **arrays))
+    assert "\n" not in str(error.value)
+
+
+SPARSE = {"x_data": [1.0, 2.0, 3.0], "x_indices": [0, 1, 0], "x_indptr": [0, 1, 2, 3], "x_shape": [3, 2]}
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        (SPARSE | {"x_indptr": 3}, "data [3], indices [3], indptr [], shape [2]; expected [k], [k], [n + 1] and [2]"),
+        (SPARSE | {"x_shape": [3]}, "data [3], indices [3], indptr [4], shape [1]; expected [k], [k], [n + 1] and [2]"),
+        (SPARSE | {"x_indices": [0.0, 1, 0]}, "indices float64, indptr int64, shape int64; expected numbers, all else"),
+        (SPARSE | {"x_data": ["a", "b", "c"]}, "rows are data <U1, indices int64, indptr int64, shape int64; expected"),
+        (SPARSE | {"x_indices": [0, -1, 0]}, "features in compressed rows name column -1 of 2"),
+        ({"node_label": [0, np.nan, 1]}, "`node_label` is float64 [3], expected a kind for each node, without NaN"),
+        ({"node_label": [[0], [1], [1]]}, "`node_label` is int64 [3, 1], expected a kind for each node, without NaN"),
+        ({"edges": [["a", "b"]]}, "edges are <U1 [1, 2], expected whole numbers [E, 2]"),
+    ],
+)
+def test_npz_arrays_of_other_kinds_are_one_line(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        open_graphs(saved(tmp_path, **{"edges": TRIANGLE} | arrays))
     assert "\n" not in str(error.value)
 
 

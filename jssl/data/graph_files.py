@@ -81,7 +81,11 @@ def _features(spec, arrays):
     if all(part in arrays for part in parts):
         return Sparse(*(arrays[part] for part in parts)).dense(spec)
     if "node_label" in arrays:
-        return one_hot(arrays["node_label"])
+        kinds = arrays["node_label"]
+        if kinds.ndim != 1 or (kinds != kinds).any():  # NaN is not equal to itself
+            described = f"{kinds.dtype} {list(kinds.shape)}"
+            raise ValueError(f"{spec}: `node_label` is {described}, expected a kind for each node, without NaN")
+        return one_hot(kinds)
     return None
 
 
@@ -155,15 +159,22 @@ class Sparse:
     shape: tuple
 
     def dense(self, spec):
-        rows, columns = (int(side) for side in self.shape)
-        ends = np.asarray(self.indptr)
-        fits = len(ends) == rows + 1 and ends[0] == 0 and ends[-1] == len(self.data) == len(self.indices)
+        parts = {name: np.asarray(part) for name, part in vars(self).items()}
+        data, indices, ends, shape = parts.values()
+        if data.dtype.kind not in "biuf" or any(part.dtype.kind not in "iu" for part in (indices, ends, shape)):
+            kinds = ", ".join(f"{name} {part.dtype}" for name, part in parts.items())
+            raise ValueError(f"{spec}: features in compressed rows are {kinds}; expected numbers, all else whole ones")
+        if any(part.ndim != 1 for part in parts.values()) or len(shape) != 2:
+            sizes = ", ".join(f"{name} {list(part.shape)}" for name, part in parts.items())
+            raise ValueError(f"{spec}: features in compressed rows are {sizes}; expected [k], [k], [n + 1] and [2]")
+        (rows, columns), ends = shape.tolist(), ends.astype(np.int64)
+        fits = len(ends) == rows + 1 and ends[0] == 0 and ends[-1] == len(data) == len(indices)
         if not fits or (np.diff(ends) < 0).any():
             raise ValueError(f"{spec}: features in compressed rows do not fit their shape [{rows}, {columns}]")
-        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < columns:
-            raise ValueError(f"{spec}: features in compressed rows name column {self.indices.max()} of {columns}")
+        if (outside := indices[(indices < 0) | (indices >= columns)]).size:
+            raise ValueError(f"{spec}: features in compressed rows name column {outside[0]} of {columns}")
         x = np.zeros((rows, columns), np.float32)
-        x[np.repeat(np.arange(rows), np.diff(self.indptr)), self.indices] = self.data
+        x[np.repeat(np.arange(rows), np.diff(ends)), indices] = data
         return x
 
 

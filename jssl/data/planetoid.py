@@ -28,8 +28,11 @@ def open_planetoid(spec, rest):
     if not name and len(names) > 1:
         raise ValueError(f"{spec}: several sets in {folder}, expected @NAME with one of {', '.join(sorted(names))}")
     file = lambda part: file_of(spec, folder, f"ind.{name or names[0]}.{part}")
-    array = lambda part: unpickled(spec, file(part), np.ndarray)
-    x, tx, allx, y, ty, ally = (array(part) for part in ("x", "tx", "allx", "y", "ty", "ally"))
+    allx, x, tx, ally, y, ty = (_rows(spec, file(part)) for part in ("allx", "x", "tx", "ally", "y", "ty"))
+    for part, rows, every in ("x", x, allx), ("tx", tx, allx), ("y", y, ally), ("ty", ty, ally):
+        if rows.shape[1] != every.shape[1]:
+            both = f"{rows.shape[1]} columns, expected {every.shape[1]}, as many as all{part[-1]}"
+            raise ValueError(f"{spec}: ind.{name or names[0]}.{part} has {both}")
     test = whole(spec, "test.index", numbers(spec, "test.index", lines_of(file("test.index")))).ravel()
     for part, labels, rows in ("y", y, x), ("ally", ally, allx), ("ty", ty, tx), ("test.index", test, tx):
         as_many(spec, f"ind.{name or names[0]}.{part}", labels, len(rows), "nodes that it is of")
@@ -47,13 +50,22 @@ def open_planetoid(spec, rest):
     return build(spec, x, edges, labels=labels, splits=splits)
 
 
+def _rows(spec, path):
+    """The numbers [rows, columns] of a file."""
+    found = unpickled(spec, path, np.ndarray)
+    if found.ndim != 2 or found.dtype.kind not in "biuf":
+        described = f"{found.dtype} {list(found.shape)}"
+        raise ValueError(f"{spec}: {os.path.basename(path)} is {described}, expected numbers in rows and columns")
+    return found
+
+
 def _pairs(spec, graph):
     """{node: [neighbours]} -> int64 [E, 2]."""
     try:
         pairs = [(int(a), int(b)) for a, near in graph.items() for b in near]
-    except (TypeError, ValueError):
+        return np.array(pairs, np.int64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{spec}: the graph is not a dict of every node's list of neighbours' numbers") from None
-    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 class Fixed(type):

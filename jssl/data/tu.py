@@ -17,14 +17,16 @@ def open_tu(spec, path):
         raise FileNotFoundError(f"{spec}: no TU files in {folder}, expected NAME_A.txt, NAME_graph_indicator.txt, ...")
     name = os.path.basename(found[0]).removesuffix("_graph_indicator.txt")
 
-    def read(part, optional=False, kinds=True):
+    def read(part, optional=False, kinds=True, columns=None):
         file = f"{name}_{part}.txt"
         if optional and not os.path.isfile(os.path.join(folder, file)):
             return None
         values = numbers(spec, file, lines_of(file_of(spec, folder, file)))
+        if columns not in (None, values.shape[1]):
+            raise ValueError(f"{spec}: {file} has {values.shape[1]} numbers in a line, expected {columns}")
         return whole(spec, file, values) if kinds else values
 
-    graph = read("graph_indicator").ravel() - 1
+    graph = read("graph_indicator", columns=1).ravel() - 1
     if (np.diff(graph) < 0).any() or graph.min() != 0:
         raise ValueError(
             f"{spec}: {name}_graph_indicator.txt does not count up from 1, as the nodes of graphs in order do"
@@ -38,13 +40,13 @@ def open_tu(spec, path):
     if (values := read("node_attributes", optional=True, kinds=False)) is not None:
         as_many(spec, f"{name}_node_attributes.txt", values, n, "nodes")
         parts.append(values)
-    labels = read("graph_labels", optional=True)
+    labels = read("graph_labels", optional=True, columns=1)
     if labels is not None:
         as_many(spec, f"{name}_graph_labels.txt", labels, graphs, "graphs")
     classes, labels = (None, None) if labels is None else np.unique(labels.ravel(), return_inverse=True)
     names = None if classes is None else tuple(f"{c:g}" for c in classes)
     labels = None if labels is None else labels.astype(np.int32)
-    edges = read("A")
+    edges = read("A", columns=2)
     if (outside := (edges < 1) | (edges > n)).any():
         a, b = edges[np.flatnonzero(outside.any(1))[0]]
         raise ValueError(f"{spec}: {name}_A.txt joins {a} and {b}, but nodes are 1 to {n}")
