@@ -1,5 +1,6 @@
 """The protocols of graphs: what picks, what is tested, and one line for each thing that cannot be."""
 
+import functools
 import re
 
 import numpy as np
@@ -93,6 +94,15 @@ def test_what_is_wrong_with_graphs_is_one_line():
     refused("a fold leaves 4 graphs of class 2", svm, X, rare, folds=np.arange(90) % 2)
     refused("costs are [0.0]", svm, X, Y, costs=[0])
     refused("there are no seeds", svm, X, Y, seeds=())
+
+
+def test_the_machine_is_of_the_graphs_with_a_label(monkeypatch):
+    monkeypatch.setattr(graphs.svm, "svm", quick := functools.partial(svm, seeds=(0, 1), costs=(1.0,)))
+    labels = np.insert(Y, [0, 50, 90], -1)
+    pack = build("here", np.ones((186, 1)), np.array([[0, 1]]), offsets=2 * np.arange(94), labels=labels)
+    score = graphs.machine("trained", np.insert(X, [0, 50, 90], 1e3, axis=0), pack)
+    assert score["mean"] == quick(X, Y)["accuracy"]
+    assert sum(one["count"] for one in score["classes"]) == 90
 
 
 # ---- nodes
