@@ -323,7 +323,7 @@ def due(step, every):
 
 def probe_rows(source, rows, seed):
     """(a labelled part of the training data, which of its examples count, how many of these are the bank: 4 in 5);
-    None without labels. Of a graph, the nodes that its split trains on, or all labelled ones where there is none."""
+    None without labels. Of graphs, the nodes or graphs that a split trains on, or all labelled ones."""
     if source.labels is None or len(np.unique(source.labels)) < 2:
         return None
     draw = np.random.default_rng(seed).permutation

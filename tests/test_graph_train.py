@@ -137,6 +137,16 @@ def test_knn_counts_the_training_nodes_of_a_split_alone():
     assert bank == 16
 
 
+def test_training_looks_at_the_labels_of_a_split_s_training_graphs_alone():
+    source = data.open_source("pixels:digits@test[:40]")
+    source.splits.update({"train": np.arange(20), "test": np.arange(20, 40)})
+    np.testing.assert_array_equal(np.flatnonzero(source.train_labels >= 0), np.arange(20))
+    part, _, bank = loop.probe_rows(source, rows=100, seed=0)
+    np.testing.assert_array_equal(np.sort(part.labels), np.sort(source.labels[:20]))
+    assert (part.train_labels >= 0).all()
+    assert bank == 16
+
+
 def test_exported_encoder_gives_features_of_every_node(trained):
     workdir, state = trained
     graph = data.open_source(SOURCE)

@@ -27,10 +27,10 @@ class Graphs:
     x: float32 [n, F], features of the nodes; edges: int32 [E, 2], sender and receiver, ordered by receiver, an
     undirected edge in both directions, without self-loops and duplicates; offsets: int64 [G + 1]; labels: int32, of the
     nodes [n] where there is one graph, of the graphs [G] where there are more, -1 where there is none, or None.
-    splits: {"train", "val", "test": int64 numbers of labelled nodes}, where the data come with one, or with several in
-    rows, see `each_split`; folds: int32 [G], the graphs' test folds, -1 for none, or None. said: what was made of the
-    data, a line each. weights: {"edges": float32 [E], "features": float32 [F]} for views that spare what matters, or
-    None.
+    splits: {"train", "val", "test": int64 numbers of labelled nodes or graphs}, where the data come with one, or with
+    several in rows, see `each_split`; folds: int32 [G], the graphs' test folds, -1 for none, or None. said: what was
+    made of the data, a line each. weights: {"edges": float32 [E], "features": float32 [F]} for views that spare what
+    matters, or None.
     """
 
     spec: str
@@ -90,8 +90,8 @@ class Graphs:
 
     @property
     def train_labels(self):
-        """Labels that training may look at: where one graph has a split, only those of its training nodes."""
-        return known(self.labels, self.splits) if self.single else self.labels
+        """Labels that training may look at: where there is a split, only those of its training nodes or graphs."""
+        return known(self.labels, self.splits)
 
     def leading(self, batch_size, rows):
         """The length of a batch's arrays: many small graphs lie in so many rows."""
@@ -132,6 +132,7 @@ class Graphs:
             edges=edges.astype(np.int32),
             offsets=np.concatenate([[0], np.cumsum(self.sizes[which, 0])]),
             labels=part(self.labels),
+            splits={},
             folds=part(self.folds),
             weights=None,
         )
@@ -152,7 +153,7 @@ def each_split(splits):
 
 
 def known(labels, splits):
-    """The labels of the training nodes, of the first split, -1 for all others; all of them where there is no split."""
+    """The labels of what the first split trains on, -1 for all others; all of them where there is no split."""
     if "train" not in splits:
         return labels
     hidden, train = np.full_like(labels, -1), each_split(splits)[0]["train"]
