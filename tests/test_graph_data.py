@@ -238,23 +238,44 @@ def tu(tmp_path):
     return tmp_path
 
 
-def test_tu_reads_labels_attributes_and_graphs(tu):
+KINDS, ATTRIBUTES = np.eye(3)[[0, 1, 0, 1, 2]], np.array([[0.5, 1], [1, 2], [1.5, 3], [2, 4], [2.5, 5]])
+
+
+def test_tu_reads_labels_and_graphs(tu):
     graphs = open_graphs(f"tu:{tu}")
     assert len(graphs) == 2
     np.testing.assert_array_equal(graphs.offsets, [0, 3, 5])
-    np.testing.assert_array_equal(graphs.x[:, :3], np.eye(3)[[0, 1, 0, 1, 2]])
-    np.testing.assert_array_equal(graphs.x[:, 3], [0.5, 1, 1.5, 2, 2.5])
+    np.testing.assert_array_equal(graphs.x, KINDS)
+    assert graphs.said == (f"node labels alone are features; node attributes as well: tu:{tu},attributes",)
     np.testing.assert_array_equal(graphs.labels, [0, 1])
     assert graphs.label_names == ("-1", "1")
     assert len(graphs.edges) == 8
 
 
-def test_tu_without_features_has_ones_and_says_so(tu):
+def test_tu_attributes_are_features_where_they_are_asked_for_or_there_is_nothing_else(tu):
+    np.testing.assert_array_equal(open_graphs(f"tu:{tu},attributes").x, np.concatenate([KINDS, ATTRIBUTES], 1))
+    (tu / "TWO_node_labels.txt").unlink()
+    for spec in f"tu:{tu}", f"tu:{tu},attributes":
+        np.testing.assert_array_equal(open_graphs(spec).x, ATTRIBUTES)
+        assert open_graphs(spec).said == ()
+    (tu / "TWO_node_attributes.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no TWO_node_attributes\.txt"):
+        open_graphs(f"tu:{tu},attributes")
+
+
+def test_tu_without_features_has_degrees_and_says_so(tu):
     (tu / "TWO_node_labels.txt").unlink()
     (tu / "TWO_node_attributes.txt").unlink()
     graphs = open_graphs(f"tu:{tu}")
-    np.testing.assert_array_equal(graphs.x, np.ones((5, 1)))
-    assert graphs.said == ("no features: every node has a 1",)
+    np.testing.assert_array_equal(graphs.x, np.eye(3)[[2, 2, 2, 1, 1]])
+    assert graphs.said == ("no features: one-hot degrees",)
+
+
+def test_degrees_are_told_apart_up_to_a_highest_one(monkeypatch):
+    monkeypatch.setattr("jssl.data.graph.MOST", 2)
+    star = build("here", None, np.array([[0, 1], [0, 2], [0, 3], [1, 2], [3, 3]]), offsets=[0, 5])
+    np.testing.assert_array_equal(star.x, np.eye(3)[[2, 2, 2, 1, 0]])
+    assert star.said[-1] == "no features: one-hot degrees, those above 2 as 2"
 
 
 @pytest.mark.parametrize(
@@ -404,7 +425,8 @@ def test_edges_name_their_nodes(tmp_path):
     graphs = open_graphs(f"edges:{path}")
     assert graphs.names == ("anna", "bert", "carl")
     assert len(graphs.edges) == 4
-    assert graphs.said == ("no features: every node has a 1",)
+    np.testing.assert_array_equal(graphs.x, np.eye(3)[[1, 2, 1]])
+    assert graphs.said == ("no features: one-hot degrees",)
 
 
 def test_a_row_of_words_above_numbers_is_a_header(tmp_path):

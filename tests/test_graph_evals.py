@@ -342,6 +342,13 @@ def test_a_graph_without_its_hidden_edges():
         assert rest.arrays["edges"].sum() == len(rest.edges)
 
 
+def test_degrees_that_are_features_do_not_tell_of_hidden_edges():
+    graph = build("here", None, random_graph().edges)
+    rest, *_ = links.without(graph)
+    np.testing.assert_array_equal(rest.x.argmax(1), np.bincount(rest.edges[:, 1], minlength=60))
+    assert rest.x.shape == graph.x.shape
+
+
 def communities(n=120, seed=0):
     """A graph of pairs within two communities, and each node's community, -1 or 1."""
     rng = np.random.default_rng(seed)

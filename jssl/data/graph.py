@@ -14,10 +14,11 @@ FORMS = {
     "knn": "knn:SOURCE",
     "pixels": "pixels:SOURCE",
     "planetoid": "planetoid:FOLDER[@NAME]",
-    "tu": "tu:FOLDER",
+    "tu": "tu:FOLDER[,attributes]",
     "npz": "npz:FILE",
     "edges": "edges:FILE[,NODES][,directed]",
 }
+MOST = 400  # the highest degree that is told from the next, where degrees are the features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Graphs:
     splits: {"train", "val", "test": int64 numbers of labelled nodes or graphs}, where the data come with one, or with
     several in rows, see `each_split`; folds: int32 [G], the graphs' test folds, -1 for none, or None. said: what was
     made of the data, a line each. weights: {"edges": float32 [E], "features": float32 [F]} for views that spare what
-    matters, or None.
+    matters, or None. by_degree: whether x is `degrees`, in want of features.
     """
 
     spec: str
@@ -44,6 +45,7 @@ class Graphs:
     folds: np.ndarray | None = None
     said: tuple[str, ...] = ()
     weights: dict | None = None
+    by_degree: bool = False
 
     modality = "graph"
     channels = None  # of images
@@ -166,13 +168,14 @@ def open_graphs(spec):
 
     knn: the graph of every image's nearest neighbours in another source. pixels: a graph of each image, its pixels that
     are not black joined to those beside them. planetoid: the raw ind.NAME.* files, whose
-    pickles are read without running anything in them. tu: the raw text files of the TU collection. npz: CSR features
+    pickles are read without running anything in them. tu: the raw text files of the TU collection: node labels, without
+    them node attributes, or both where the word attributes follows. npz: CSR features
     (x_data, x_indices, x_indptr, x_shape) or `x`, `edges` [E, 2] and `label`, train_idx, val_idx, test_idx, [k] or for
     several splits [S, k]; or packs of graphs with node_offsets, node_label, graph_label and fold, which
     `jssl.evals.svm` takes (`jssl eval` shuffles its own, as the papers do); undirected unless `directed` is there and
     true. edges: a CSV of two columns of node names, with a header or without; NODES: a CSV with a header, `id`, perhaps
-    `label`, and columns of features; undirected unless the word directed follows. -> Graphs. Raises ValueError or
-    FileNotFoundError, one line.
+    `label`, and columns of features; undirected unless the word directed follows. Nodes without features have one-hot
+    `degrees`. -> Graphs. Raises ValueError or FileNotFoundError, one line.
     """
     kind, _, rest = spec.partition(":")
     if kind not in FORMS or not rest:
@@ -183,15 +186,12 @@ def open_graphs(spec):
 
 
 def build(spec, x, edges, *, offsets=None, directed=False, **more):
-    """Checks and cleans what a reader found -> Graphs. x: None where there is none: of the nodes that edges name, or
-    offsets count; edges: whole numbers [E, 2], as they were; the rest as there."""
+    """Checks and cleans what a reader found -> Graphs. x: None for the degrees of the nodes that edges name, or offsets
+    count; edges: whole numbers [E, 2], as they were; the rest as there."""
     x, edges, said = _features(spec, x), _edges(spec, edges), list(more.pop("said", ()))
     n = len(x) if x is not None else int(edges.max()) + 1 if offsets is None else None
     offsets = _offsets(spec, [0, n] if offsets is None else offsets, n)
-    if x is None:
-        said.append("no features: every node has a 1")
-        x = np.ones((offsets[-1], 1), np.float32)
-    n = len(x)
+    n = int(offsets[-1])
     many, things = (n, "nodes") if len(offsets) == 2 else (len(offsets) - 1, "graphs")
     labels = _labels(spec, more.pop("labels", None), many, things, said)
     _check_splits(spec, more.get("splits", {}), labels)
@@ -223,7 +223,17 @@ def build(spec, x, edges, *, offsets=None, directed=False, **more):
     alone = n - np.count_nonzero(np.bincount(pairs.ravel(), minlength=n))
     if alone:
         said.append(f"{alone:,} nodes have no edges")
-    return Graphs(spec=spec, x=x, edges=pairs, offsets=offsets, labels=labels, said=tuple(said), **more)
+    if by_degree := x is None:
+        highest = np.bincount(pairs[:, 1]).max()
+        x = degrees(pairs, n, min(highest, MOST))
+        said.append("no features: one-hot degrees" + (f", those above {MOST} as {MOST}" if highest > MOST else ""))
+    more |= {"x": x, "by_degree": by_degree}
+    return Graphs(spec=spec, edges=pairs, offsets=offsets, labels=labels, said=tuple(said), **more)
+
+
+def degrees(edges, n, most):
+    """The numbers of edges into each of n nodes, one-hot, more than `most` as that -> float32 [n, most + 1]."""
+    return np.eye(most + 1, dtype=np.float32)[np.minimum(np.bincount(edges[:, 1], minlength=n), most)]
 
 
 def _features(spec, x):

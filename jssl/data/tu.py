@@ -1,4 +1,4 @@
-"""`tu:FOLDER`: the raw text files of the TU collection of graphs (Morris et al., 2020; arXiv:2007.08663)."""
+"""`tu:FOLDER[,attributes]`: the text files of the TU collection of graphs (Morris et al., 2020; arXiv:2007.08663)."""
 
 import glob
 import os
@@ -9,9 +9,11 @@ from jssl.data.graph import build
 from jssl.data.graph_files import as_many, file_of, folder_of, lines_of, numbers, one_hot, whole
 
 
-def open_tu(spec, path):
-    """-> Graphs. Features are one-hot node labels, then node attributes; labels of edges are not read."""
-    folder = folder_of(spec, path)
+def open_tu(spec, rest):
+    """-> Graphs. Features are one-hot node labels, where there are none node attributes, or both where these are asked
+    for; labels of edges are not read."""
+    path = rest.removesuffix(",attributes")
+    folder, asked = folder_of(spec, path), path != rest
     found = sorted(glob.glob(f"{folder}/*_graph_indicator.txt"))
     if not found:
         raise FileNotFoundError(f"{spec}: no TU files in {folder}, expected NAME_A.txt, NAME_graph_indicator.txt, ...")
@@ -33,13 +35,16 @@ def open_tu(spec, path):
         )
     n, graphs = len(graph), int(graph.max()) + 1
     offsets = np.searchsorted(graph, np.arange(graphs + 1))
-    parts = []
+    parts, said = [], []
     if (kinds := read("node_labels", optional=True)) is not None:
         as_many(spec, f"{name}_node_labels.txt", kinds, n, "nodes")
         parts += [one_hot(column) for column in kinds.T]
-    if (values := read("node_attributes", optional=True, kinds=False)) is not None:
+    values = read("node_attributes", optional=not asked, kinds=False)
+    if values is not None and (asked or kinds is None):
         as_many(spec, f"{name}_node_attributes.txt", values, n, "nodes")
         parts.append(values)
+    elif values is not None:
+        said.append(f"node labels alone are features; node attributes as well: tu:{path},attributes")
     labels = read("graph_labels", optional=True, columns=1)
     if labels is not None:
         as_many(spec, f"{name}_graph_labels.txt", labels, graphs, "graphs")
@@ -51,4 +56,4 @@ def open_tu(spec, path):
         a, b = edges[np.flatnonzero(outside.any(1))[0]]
         raise ValueError(f"{spec}: {name}_A.txt joins {a} and {b}, but nodes are 1 to {n}")
     x = np.concatenate(parts, 1) if parts else None
-    return build(spec, x, edges - 1, offsets=offsets, labels=labels, label_names=names)
+    return build(spec, x, edges - 1, offsets=offsets, labels=labels, label_names=names, said=said)

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from jssl.config import nearest
+from jssl.data.graph import degrees
 from jssl.evals import linear
 from jssl.evals.labels import share as part
 from jssl.evals.nodes import formed
@@ -52,8 +53,9 @@ def without(graph, share=0.1, seed=0):
     n = len(graph.x)
     directed = not _returned(graph.edges, n).all()
     kept, positive, negative = hold_out(graph.edges, n, share, seed, directed)
+    x = degrees(kept, n, graph.x.shape[1] - 1) if graph.by_degree else graph.x  # which would tell of hidden edges
     said = f"{len(graph.edges) - len(kept):,} directed edges hidden, to be predicted"
-    return dataclasses.replace(graph, edges=kept, said=(*graph.said, said)), positive, negative
+    return dataclasses.replace(graph, x=x, edges=kept, said=(*graph.said, said)), positive, negative
 
 
 def scores(features, positive, negative, *, kind="cosine", edges=None, seed=0):
