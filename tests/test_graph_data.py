@@ -301,6 +301,17 @@ def test_tu_mistakes_are_one_line(tu, name, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_of_several_tu_sets_in_a_folder_one_is_named(tu):
+    for part in "A", "graph_indicator":
+        (tu / f"ONE_{part}.txt").write_text("1, 2\n" if part == "A" else "1\n1\n")
+    with pytest.raises(ValueError, match=r"several sets in .*, expected @NAME with one of ONE, TWO"):
+        open_graphs(f"tu:{tu}")
+    assert len(open_graphs(f"tu:{tu}@ONE").x) == 2
+    assert open_graphs(f"tu:{tu}@TWO,attributes").x.shape == (5, 5)
+    with pytest.raises(FileNotFoundError, match=r"there is no set 'TW'.*did you mean TWO"):
+        open_graphs(f"tu:{tu}@TW")
+
+
 def test_tu_folder_without_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no TU files in"):
         open_graphs(f"tu:{tmp_path}")

@@ -14,7 +14,7 @@ FORMS = {
     "knn": "knn:SOURCE",
     "pixels": "pixels:SOURCE",
     "planetoid": "planetoid:FOLDER[@NAME]",
-    "tu": "tu:FOLDER[,attributes]",
+    "tu": "tu:FOLDER[@NAME][,attributes]",
     "npz": "npz:FILE",
     "edges": "edges:FILE[,NODES][,directed]",
 }

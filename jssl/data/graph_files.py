@@ -3,10 +3,12 @@
 import csv
 import dataclasses
 import os
+import re
 import zipfile
 
 import numpy as np
 
+from jssl.config import nearest
 from jssl.data.graph import build
 
 NEIGHBOURS = 10  # of each row, in the graph of `knn:`
@@ -198,12 +200,21 @@ def as_many(spec, what, values, n, things):
         raise ValueError(f"{spec}: {what} has {len(values):,} rows, expected one for each of the {n:,} {things}")
 
 
-def folder_of(spec, path):
-    """The path, where there is a folder."""
-    path = os.path.expanduser(path)
-    if not os.path.isdir(path):
-        raise FileNotFoundError(f"{spec}: there is no folder {path}")
-    return path
+def set_of(spec, rest, pattern, kind, expected):
+    """FOLDER[@NAME] -> the folder, and the name of the set in it. pattern: of a file that each set has, its name a
+    group; kind, expected: files that are to be there, in words."""
+    folder, _, name = rest.rpartition("@") if "@" in rest and not os.path.isdir(rest) else (rest, "", "")
+    folder = os.path.expanduser(folder)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{spec}: there is no folder {folder}")
+    names = sorted(match[1] for file in os.listdir(folder) if (match := re.fullmatch(pattern, file)))
+    if not names:
+        raise FileNotFoundError(f"{spec}: no {kind} in {folder}, expected {expected}")
+    if name and name not in names:
+        raise FileNotFoundError(f"{spec}: there is no set {name!r} in {folder}{nearest(name, names)}")
+    if not name and len(names) > 1:
+        raise ValueError(f"{spec}: several sets in {folder}, expected @NAME with one of {', '.join(names)}")
+    return folder, name or names[0]
 
 
 def file_of(spec, folder, name):

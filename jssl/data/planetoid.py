@@ -2,40 +2,27 @@
 
 import collections
 import copyreg
-import glob
 import os
 import pickle
-import re
 
 import numpy as np
 
-from jssl.config import nearest
 from jssl.data.graph import build
-from jssl.data.graph_files import Sparse, as_many, file_of, folder_of, lines_of, numbers, whole
+from jssl.data.graph_files import Sparse, as_many, file_of, lines_of, numbers, set_of, whole
 
 
 def open_planetoid(spec, rest):
     """-> Graphs of the public split: 20 training nodes of each class, 500 for validation, 1,000 for testing."""
-    folder, _, name = rest.rpartition("@") if "@" in rest and not os.path.isdir(rest) else (rest, "", "")
-    folder = folder_of(spec, folder)
-    names = [
-        re.fullmatch(r"ind\.(.+)\.graph", os.path.basename(path))[1] for path in glob.glob(f"{folder}/ind.*.graph")
-    ]
-    if not names:
-        raise FileNotFoundError(f"{spec}: no planetoid files in {folder}, expected ind.NAME.x, .tx, .allx, ..., .graph")
-    if name and name not in names:
-        raise FileNotFoundError(f"{spec}: there is no set {name!r} in {folder}{nearest(name, names)}")
-    if not name and len(names) > 1:
-        raise ValueError(f"{spec}: several sets in {folder}, expected @NAME with one of {', '.join(sorted(names))}")
-    file = lambda part: file_of(spec, folder, f"ind.{name or names[0]}.{part}")
+    folder, name = set_of(spec, rest, r"ind\.(.+)\.graph", "planetoid files", "ind.NAME.x, .tx, .allx, ..., .graph")
+    file = lambda part: file_of(spec, folder, f"ind.{name}.{part}")
     allx, x, tx, ally, y, ty = (_rows(spec, file(part)) for part in ("allx", "x", "tx", "ally", "y", "ty"))
     for part, rows, every in ("x", x, allx), ("tx", tx, allx), ("y", y, ally), ("ty", ty, ally):
         if rows.shape[1] != every.shape[1]:
             both = f"{rows.shape[1]} columns, expected {every.shape[1]}, as many as all{part[-1]}"
-            raise ValueError(f"{spec}: ind.{name or names[0]}.{part} has {both}")
+            raise ValueError(f"{spec}: ind.{name}.{part} has {both}")
     test = whole(spec, "test.index", numbers(spec, "test.index", lines_of(file("test.index")))).ravel()
     for part, labels, rows in ("y", y, x), ("ally", ally, allx), ("ty", ty, tx), ("test.index", test, tx):
-        as_many(spec, f"ind.{name or names[0]}.{part}", labels, len(rows), "nodes that it is of")
+        as_many(spec, f"ind.{name}.{part}", labels, len(rows), "nodes that it is of")
     if test.min() < len(allx) or len(np.unique(test)) < len(test):
         raise ValueError(f"{spec}: test.index must name different nodes, from {len(allx)}, which follow those of allx")
     edges = _pairs(spec, unpickled(spec, file("graph"), dict))

@@ -1,23 +1,21 @@
-"""`tu:FOLDER[,attributes]`: the text files of the TU collection of graphs (Morris et al., 2020; arXiv:2007.08663)."""
+"""`tu:FOLDER[@NAME][,attributes]`: the text files of the TU collection (Morris et al., 2020; arXiv:2007.08663)."""
 
-import glob
 import os
 
 import numpy as np
 
 from jssl.data.graph import build
-from jssl.data.graph_files import as_many, file_of, folder_of, lines_of, numbers, one_hot, whole
+from jssl.data.graph_files import as_many, file_of, lines_of, numbers, one_hot, set_of, whole
 
 
 def open_tu(spec, rest):
     """-> Graphs. Features are one-hot node labels, where there are none node attributes, or both where these are asked
     for; labels of edges are not read."""
     path = rest.removesuffix(",attributes")
-    folder, asked = folder_of(spec, path), path != rest
-    found = sorted(glob.glob(f"{folder}/*_graph_indicator.txt"))
-    if not found:
-        raise FileNotFoundError(f"{spec}: no TU files in {folder}, expected NAME_A.txt, NAME_graph_indicator.txt, ...")
-    name = os.path.basename(found[0]).removesuffix("_graph_indicator.txt")
+    asked = path != rest
+    folder, name = set_of(
+        spec, path, r"(.+)_graph_indicator\.txt", "TU files", "NAME_A.txt, NAME_graph_indicator.txt, ..."
+    )
 
     def read(part, optional=False, kinds=True, columns=None):
         file = f"{name}_{part}.txt"
