@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from jssl.data.graph import build, each_split, open_graphs
-from jssl.data.planetoid import Matrix
+from jssl.data.planetoid import ALLOWED
 
 TRIANGLE = [[0, 1], [1, 2], [2, 0]]
 BOTH = [[1, 0], [2, 0], [0, 1], [2, 1], [0, 2], [1, 2]]
@@ -169,13 +169,16 @@ def test_a_pickle_that_asks_for_code_is_refused_and_nothing_runs(planetoid, call
 
 
 def test_a_pickle_cannot_change_what_it_builds_with(planetoid):
-    """The opcode BUILD sets attributes of whatever is on the stack: of a class, or of a function."""
-    build = lambda name: b"c" + name + b"\n(N}X\x05\x00\x00\x00shapeK\x01stb."
+    """The opcode BUILD sets attributes of whatever is on the stack: of a class, or of a function, by name in a pair of
+    states or by the object's own dict in a plain one."""
+    pair, plain = b"(N}X\x05\x00\x00\x00shapeK\x01stb.", b"}X\x05\x00\x00\x00shapeK\x01sb."
     for name in b"scipy.sparse.csr\ncsr_matrix", b"_codecs\nencode", b"copy_reg\n_reconstructor", b"numpy\nndarray":
-        (planetoid / "ind.small.graph").write_bytes(b"\x80\x02" + build(name))
-        with pytest.raises(ValueError, match=r"ind\.small\.graph is not one of planetoid's files"):
-            open_graphs(f"planetoid:{planetoid}")
-    assert not hasattr(Matrix, "shape")
+        for state in pair, plain:
+            (planetoid / "ind.small.graph").write_bytes(b"\x80\x02c" + name + b"\n" + state)
+            with pytest.raises(ValueError, match=r"ind\.small\.graph is not one of planetoid's files"):
+                open_graphs(f"planetoid:{planetoid}")
+    for name in ("scipy.sparse.csr", "csr_matrix"), ("_codecs", "encode"), ("copy_reg", "_reconstructor"):
+        assert not hasattr(ALLOWED[name], "shape")
     assert not hasattr(copyreg._reconstructor, "shape")
 
 

@@ -66,19 +66,24 @@ class Matrix(metaclass=Fixed):
     """Takes the place of scipy's csr_matrix: its attributes, none of its code."""
 
 
-class Functions:
-    """Functions that a pickle may call; as methods of an object without attributes it cannot change them."""
+class Latin1:
+    """Python 3's way of writing bytes in the protocol of Python 2. A pickle may call it, and cannot change what has no
+    attributes; functions and methods have some."""
 
     __slots__ = ()
 
-    def latin1(self, text, encoding):
-        """Python 3's way of writing bytes in the protocol of Python 2."""
+    def __call__(self, text, encoding):
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"asks for the encoding {encoding}")
         return text.encode("latin1")
 
-    def reconstructor(self, *arguments):
-        """Protocol 2's way of writing objects."""
+
+class Reconstructor:
+    """Protocol 2's way of writing objects; of the same kind."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments):
         return copyreg._reconstructor(*arguments)
 
 
@@ -91,10 +96,10 @@ ALLOWED = {
     ("scipy.sparse.csr", "csr_matrix"): Matrix,
     ("scipy.sparse._csr", "csr_matrix"): Matrix,
     ("collections", "defaultdict"): collections.defaultdict,
-    ("_codecs", "encode"): Functions().latin1,
+    ("_codecs", "encode"): Latin1(),
     **{(module, "list"): list for module in ("__builtin__", "builtins")},
     **{(module, "object"): object for module in ("__builtin__", "builtins")},
-    **{(module, "_reconstructor"): Functions().reconstructor for module in ("copy_reg", "copyreg")},
+    **{(module, "_reconstructor"): Reconstructor() for module in ("copy_reg", "copyreg")},
 }
 
 
