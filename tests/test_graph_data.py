@@ -450,6 +450,13 @@ def test_a_row_of_words_above_numbers_is_a_header(tmp_path):
     assert open_graphs(f"edges:{path}").names == ("citing", "cited", "anna", "20")
 
 
+def test_weights_of_edges_are_not_read_and_that_is_said(tmp_path):
+    path = written(tmp_path, "edges.csv", "source,target,weight\nanna,bert,0.5\nbert,carl,2\n")
+    graphs = open_graphs(f"edges:{path}")
+    assert graphs.said[0] == "columns of edges after the second, such as weights, are not read"
+    assert graphs.names == ("anna", "bert", "carl")
+
+
 def test_edges_may_be_directed(tmp_path):
     edges = written(tmp_path, "edges.csv", "anna,bert\nbert,carl\n")
     nodes = written(tmp_path, "nodes.csv", "id,age\nanna,1\nbert,2\ncarl,3\n")

@@ -112,7 +112,8 @@ def open_edges(spec, rest):
             if cell not in number:
                 raise ValueError(f"{spec}: the edge {','.join(row[:2])} names a node {cell!r} that is not in {nodes}")
     edges = np.array([[number[cell] for cell in row[:2]] for row in rows], np.int64).reshape(-1, 2)
-    more = {"labels": labels, "label_names": label_names, "names": tuple(names)}
+    said = ["columns of edges after the second, such as weights, are not read"] if any(row[2:] for row in rows) else []
+    more = {"labels": labels, "label_names": label_names, "names": tuple(names), "said": said}
     return build(spec, x, edges, offsets=[0, len(names)], directed=directed, **more)
 
 
