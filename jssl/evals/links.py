@@ -16,34 +16,32 @@ KINDS = ("cosine", "dot", "trained")
 MOST = 20_000  # kept edges, and as many non-edges, that the trained score learns from
 
 
-def hold_out(edges, n, share=0.1, seed=0, directed=False):
-    """Hides a random share of a graph's edges, as VGAE does (arXiv:1611.07308).
+def hold_out(edges, n, share=0.1, seed=0):
+    """Hides a random share of the pairs of nodes that a graph joins, as VGAE does (arXiv:1611.07308).
+
+    A pair has no direction, as the scores have none: of directed edges, too, both ways are hidden together.
 
     Args:
-      edges: int [E, 2] of n nodes as of `Graphs`, ordered by receiver; an undirected edge in both directions, which are
-        hidden together.
+      edges: int [E, 2] of n nodes as of `Graphs`, ordered by receiver.
 
     Returns:
-      kept edges [E', 2], in their order; positive int64 [P, 2], the hidden edges, each undirected one once, from the
-      lower node; negative int64 [P, 2], as many distinct pairs of different nodes drawn uniformly from those that no
-      edge of the whole graph joins (in this direction, where they are directed).
+      kept edges [E', 2], in their order; positive int64 [P, 2], the hidden pairs, each once, from the lower node;
+      negative int64 [P, 2], as many distinct pairs of different nodes drawn uniformly from those that no edge of the
+      whole graph joins.
 
     Raises:
-      ValueError: where an undirected edge lacks its other direction, or too few edges or non-edges are there.
+      ValueError: where too few edges or non-edges are there.
     """
     edges = _check_pairs("edges", edges, n)
-    if not directed and not (back := _returned(edges, n)).all():
-        u, v = edges[~back][0]
-        raise ValueError(f"an edge goes from {u} to {v} but none goes back; expected both, or directed=True")
-    names = number(edges, n, directed)
+    names = number(edges)
     pairs = np.unique(names)
     size = round(share * len(pairs))
     if not 0 < size < len(pairs):
         raise ValueError(f"a share of {share} hides {size} of {len(pairs)} edges; expected to hide some and keep some")
     rng = np.random.default_rng(seed)
     hidden = rng.choice(pairs, size, replace=False)
-    negative = _non_edges(pairs, n, size, rng, directed)
-    return edges[~np.isin(names, hidden)], pairs_of(hidden, n, directed), pairs_of(negative, n, directed)
+    negative = _non_edges(pairs, n, size, rng)
+    return edges[~np.isin(names, hidden)], pairs_of(hidden), pairs_of(negative)
 
 
 def without(graph, share=0.1, seed=0):
@@ -51,8 +49,7 @@ def without(graph, share=0.1, seed=0):
     if not graph.single:
         raise ValueError(f"{graph.spec} has {len(graph)} graphs; expected one to predict the links of")
     n = len(graph.x)
-    directed = not _returned(graph.edges, n).all()
-    kept, positive, negative = hold_out(graph.edges, n, share, seed, directed)
+    kept, positive, negative = hold_out(graph.edges, n, share, seed)
     x = degrees(kept, n, graph.x.shape[1] - 1) if graph.by_degree else graph.x  # which would tell of hidden edges
     said = f"{len(graph.edges) - len(kept):,} directed edges hidden, to be predicted"
     return dataclasses.replace(graph, x=x, edges=kept, said=(*graph.said, said)), positive, negative
@@ -97,27 +94,22 @@ def scores(features, positive, negative, *, kind="cosine", edges=None, seed=0):
     }
 
 
-def number(pairs, n, directed):
-    """Counts pairs of different nodes [P, 2] off, without a gap -> int64 [P] below n * (n - 1), or half of it."""
-    u, v = np.asarray(pairs, np.int64).T
-    if directed:
-        return v * (n - 1) + u - (u > v)
-    low, high = np.minimum(u, v), np.maximum(u, v)
+def number(pairs):
+    """Counts pairs of different nodes [P, 2] off, in either order, without a gap -> int64 [P], of n nodes below
+    n * (n - 1) / 2."""
+    low, high = np.sort(np.asarray(pairs, np.int64), 1).T
     return high * (high - 1) // 2 + low
 
 
-def pairs_of(numbers, n, directed):
-    """The inverse of `number` -> int64 [P, 2], the lower node first where they are undirected."""
-    if directed:
-        v, u = np.divmod(numbers, n - 1)
-        return np.stack([u + (u >= v), v], 1)
+def pairs_of(numbers):
+    """The inverse of `number` -> int64 [P, 2], the lower node first."""
     high = ((1 + np.sqrt(1 + 8 * numbers)) // 2).astype(np.int64)  # exact to 2^53, of 47 million nodes
     return np.stack([numbers - high * (high - 1) // 2, high], 1)
 
 
-def _non_edges(edges, n, size, rng, directed):
+def _non_edges(edges, n, size, rng):
     """Distinct pairs without an edge, all as likely, by number. edges: the numbers of those with one, rising."""
-    free = n * (n - 1) // (1 if directed else 2) - len(edges)
+    free = n * (n - 1) // 2 - len(edges)
     if free < size:
         raise ValueError(f"{n} nodes have {free} pairs without an edge; expected at least {size}, as many as edges")
     ranks = rng.choice(free, size, replace=False)
@@ -128,14 +120,14 @@ def _non_edges(edges, n, size, rng, directed):
 def _trained(x, edges, seed):
     """Logistic regression on products, its penalty picked by AUC on a fifth of the pairs -> weights [D], settings."""
     rng, n = np.random.default_rng(seed), len(x)
-    names = np.unique(number(edges, n, directed=False))  # a product knows no direction
+    names = np.unique(number(edges))
     linked = rng.permutation(names)[:MOST]
-    free = _non_edges(names, n, len(linked), rng, directed=False)
+    free = _non_edges(names, n, len(linked), rng)
     truth = np.repeat([1, 0], len(linked))
     held = part(truth, 0.2, rng)
     if not held.any():
         raise ValueError(f"{len(linked)} kept edges are too few to learn a score from; expected at least 3")
-    products = _products(x, pairs_of(np.concatenate([linked, free]), n, directed=False))
+    products = _products(x, pairs_of(np.concatenate([linked, free])))
     best = (-1.0, None, None)
     for penalty in sorted(linear.PENALTIES, reverse=True):
         w, _ = linear.logistic(products[~held], truth[~held], classes=2, penalty=penalty, tol=1e-4)
@@ -147,11 +139,6 @@ def _trained(x, edges, seed):
 
 def _products(x, pairs):
     return x[pairs[:, 0]] * x[pairs[:, 1]]
-
-
-def _returned(edges, n):
-    """Which edges have one in the other direction -> bool [E]."""
-    return np.isin(number(edges[:, ::-1], n, directed=True), number(edges, n, directed=True))
 
 
 def _check_pairs(name, pairs, n):
