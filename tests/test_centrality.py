@@ -10,9 +10,10 @@ _, TENSORS = oracles.load("gca_weights")
 EDGES = TENSORS["in.edge_index"].T
 
 
-@pytest.mark.parametrize(
-    "kind, name", [("degree", "degree"), ("pagerank", "pagerank"), ("eigenvector", "eigenvector_centrality")]
-)
+NAMES = [("degree", "degree"), ("pagerank", "pagerank"), ("eigenvector", "eigenvector_centrality")]
+
+
+@pytest.mark.parametrize("kind, name", NAMES)
 def test_centrality_is_pygcls(kind, name):
     np.testing.assert_allclose(centrality.KINDS[kind](EDGES, 9), TENSORS[f"out.{name}"], rtol=1e-5)
 
@@ -29,6 +30,14 @@ def test_weights_of_features_are_pygcls():
     _, features = centrality.weights(TENSORS["in.x"], EDGES, "degree")
     theirs = TENSORS["out.feature_w"]
     np.testing.assert_allclose(features, theirs / theirs.mean(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind, name", NAMES)
+def test_weights_of_features_are_by_the_same_rule_of_every_centrality(kind, name):
+    """PyGCL's figures are by degree alone; the rule, of its centralities: log(|x|^T c), from the largest."""
+    _, features = centrality.weights(TENSORS["in.x"], EDGES, kind)
+    s = np.log(np.abs(TENSORS["in.x"]).T @ TENSORS[f"out.{name}"])
+    np.testing.assert_allclose(features, (s.max() - s) / (s.max() - s).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_large_graphs_have_the_same_eigenvector(monkeypatch):

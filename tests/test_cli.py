@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from jssl import cli
@@ -51,6 +52,8 @@ def test_who_reads_may_stop_reading():
         (["report", "--workdir", "nowhere"], "nowhere", "run directory"),
         (["embed", "--workdir", "nowhere", "--data", "digits", "--out", "x.csv"], ".csv", ".npz or .parquet"),
         (["evaluate"], "evaluate", "eval"),
+        (["train", "--config", "dgi", "--config.data.source=planetoid:gone@cora"], "no folder gone", "planetoid:"),
+        (["train", "--config", "graphcl:mutag", "--config.data.source=tu:."], "no TU files in .", "NAME_A.txt"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_nearest_right_thing(capsys, tmp_path, monkeypatch, argv, wrong, right):
@@ -59,6 +62,13 @@ def test_a_mistake_is_one_line_with_the_nearest_right_thing(capsys, tmp_path, mo
     assert wrong in message
     assert right in message
     assert "\n" not in message
+
+
+def test_a_graph_whose_edges_leave_its_nodes_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("far.npz", x=np.eye(3), edges=[[0, 1], [0, 9]])
+    message = said(capsys, "train", "--config", "dgi", "--config.data.source=npz:far.npz")
+    assert message == "jssl train: npz:far.npz: edge 1 joins 0 and 9, but nodes are 0 to 2"
 
 
 def test_the_run_directory_is_named_after_the_config():

@@ -180,6 +180,7 @@ def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
     page = report(workdir).read_text()
     for section in "Per class", "The graph", "Map of the embeddings":
         assert f"<h2>{section}</h2>" in page
+    assert "The method compares no two views of an example, which alignment and uniformity need." in page
     assert "Not made yet" not in page
 
 

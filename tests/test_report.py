@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from jssl import figures
+from jssl.curves import curves
 from jssl.maps import plane, reduced
 from jssl.report import panel, report
 
@@ -57,6 +58,13 @@ def run(tmp_path, features):
 
 def page(run):
     return report(run).read_text(encoding="utf-8")
+
+
+def test_of_a_method_without_pairs_of_views_that_is_said():
+    rows = [{"step": step, "health/features_std": 0.5} for step in (1, 2)]
+    said = "compares no two views of an example"
+    assert said in curves({"run": rows})
+    assert said not in curves({"run": [row | {"health/alignment": 0.5} for row in rows]})
 
 
 def text_of(html):
