@@ -7,7 +7,7 @@ A run is a training from a seed of its own and one evaluation of it: of nodes, l
 its penalty and its features' form picked on the validation nodes; of graphs, an SVM in ten-fold cross-validation,
 shuffled by the run's seed, with its C picked within each training part. Test labels choose nothing. The scores of each
 run are a line of NAME-runs.jsonl beside the table, which is of all the lines there are: the same call goes on from
-there, and more --runs are added. To measure anew, remove its lines.
+there, and more --runs are added; --runs 0 writes the table alone. To measure anew, remove its lines.
 """
 
 import argparse
@@ -146,9 +146,17 @@ def row(spec, runs):
         "untrained": spread(accuracy("untrained")),
         "raw features": spread(accuracy("raw features")),
         "runs": len(runs),
+        "seeds": seeds(runs),
         "epochs": runs[0]["epochs"],
         "minutes": round(statistics.mean(run["minutes"] for run in runs), 2),
     }
+
+
+def seeds(runs):
+    """Their seeds, those that follow each other as first-last."""
+    found = sorted(run["seed"] for run in runs)
+    first, last = ([seed for seed in found if seed + step not in found] for step in (-1, 1))
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
 
 
 def spread(values):

@@ -213,7 +213,7 @@ def test_the_table_of_graphs_goes_on_with_the_runs_that_there_are(tmp_path, monk
     asked += ["--workdir", str(tmp_path / "runs"), "--out", str(tmp_path)]
     graphs.main(asked)
     rows = {row["method"]: row for row in json.loads((tmp_path / "graphs.json").read_text())["rows"]}
-    assert (rows["dgi"]["runs"], rows["graphcl"]["runs"]) == (2, 1)
+    assert [(row["runs"], row["seeds"]) for row in rows.values()] == [(2, "0-1"), (1, "0")]
     assert (rows["dgi"]["epochs"], rows["dgi"]["published"]) == (2, "82.3 ± 0.6")
     assert "±" in rows["dgi"]["accuracy"]
     assert float(rows["graphcl"]["accuracy"]) > 20
@@ -222,9 +222,13 @@ def test_the_table_of_graphs_goes_on_with_the_runs_that_there_are(tmp_path, monk
     table = json.loads((tmp_path / "graphs.json").read_text())
     assert {row["method"]: row for row in table["rows"]} == rows
 
-    graphs.main([*asked, "--methods", "graphcl:mutag", "--runs", "1"])  # the table is of all runs
+    graphs.main([*asked, "--methods", "graphcl:mutag", "--runs", "0"])  # the table is of all runs
     again = json.loads((tmp_path / "graphs.json").read_text())
     assert (again["rows"], again["notes"]) == (table["rows"], table["notes"])
+
+
+def test_seeds_that_follow_each_other_are_a_range():
+    assert graphs.seeds([{"seed": seed} for seed in (3, 0, 1, 2, 7, 9, 10)]) == "0-3, 7, 9-10"
 
 
 def scored(mean, source="digits", **more):
