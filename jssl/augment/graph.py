@@ -137,7 +137,8 @@ class GraphCL:
     noise of mean and deviation 0.5 in place of its nodes' features, "subgraph" keeps the share `kept` of its nodes,
     grown from a random one over its edges, "none" changes nothing. "random2", "random3" and "random4", as the authors'
     code has them, draw for each graph one of nodes and subgraph, of these and edges, of these and attributes. Nodes
-    that this leaves without an edge stay. normalise: see `prepared`.
+    that this leaves without an edge stay. The paper adds edges or drops them; its code for unsupervised learning only
+    drops, and so do we. normalise: see `prepared`.
     """
 
     kinds: tuple[str, str] = ("nodes", "subgraph")
