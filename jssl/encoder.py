@@ -75,7 +75,7 @@ class Encoder:
         if not hasattr(self.method.encoder, "stride"):
             return None
         inputs, m = self.preprocess, len(source)
-        (batch,) = source.every(batch_size=m, rows=np.arange(m), size=inputs.size, crop=inputs.crop)
+        (batch,) = source.every(batch_size=m, rows=np.arange(m), **inputs.reads)
         embed = jax.jit(lambda params, carry, batch: self.method.embed(params, carry, inputs(batch)))
         with jax.set_mesh(self.embedder.mesh):
             out = embed(self.params, self.carry, {"image": batch["image"]})
@@ -127,9 +127,8 @@ def embed(run, params, carry, source, preprocess, batch_size, workers=0):
     batches = source.every(
         batch_size=batch_size,
         rows=rows_here(run.mesh, batch_size),
-        size=preprocess.size,
-        crop=preprocess.crop,
         workers=workers,
+        **preprocess.reads,
     )
     return gathered((run(params, carry, {"image": batch["image"]}, batch_size) for batch in batches), len(source))
 

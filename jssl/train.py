@@ -229,10 +229,10 @@ class Run:
         """
         size, devices = min(self.config.eval.batch_size, len(self.source)), self.mesh.size
         size = -(-size // devices) * devices
-        here = rows_here(self.mesh, size)
-        inputs = self.experiment.preprocess
-        for batch in self.source.every(batch_size=size, rows=here, size=inputs.size, crop=inputs.crop):
-            yield self.inputs(put(self.mesh, batch, size))
+        leading = self.source.leading(size, devices)
+        how = {"leading": leading, "rows": rows_here(self.mesh, leading), **self.experiment.preprocess.reads}
+        for batch in self.source.every(batch_size=size, **how):
+            yield self.inputs(put(self.mesh, batch, leading))
 
     def knn(self, state):
         """Accuracy of weighted k-NN within a fixed, labelled part of the training data; test labels play no role."""

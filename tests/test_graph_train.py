@@ -251,3 +251,16 @@ def test_edges_that_are_predicted_are_hidden_from_training(tmp_path):
 def test_links_need_edges_that_training_has_not_seen(trained):
     with pytest.raises(ValueError, match=r"training has seen every edge.*--config\.data\.held_edges=0\.1"):
         evaluate(trained[0], protocol="links")
+
+
+@pytest.mark.parametrize("name", ["dgi", "graphcl"])
+def test_a_refresh_sees_every_example_once(name):
+    made = configs.load(f"{name}:tiny", {"eval.batch_size": 7})
+    source = open_data(made)
+    made, _ = fill(made, source)
+    mesh = make_mesh()
+    with jax.set_mesh(mesh):
+        batches = list(Run(made, source, mesh, None).every_batch())
+    index = np.concatenate([np.asarray(batch["index"]).ravel() for batch in batches])
+    assert sorted(index[index >= 0]) == list(range(len(source)))
+    assert sum(np.asarray(batch["nodes"]).sum() for batch in batches) == len(source.x)

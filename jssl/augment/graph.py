@@ -261,6 +261,8 @@ class Evaluation:
 
     normalise: str | None = None
 
+    reads = {}  # what a source's `every` is told
+
     def __call__(self, batch):
         batch = prepared(batch, self.normalise)
         return {name: batch[name] for name in (*PASSED, *CHANGED)}

@@ -343,6 +343,11 @@ class Evaluation:
     std: tuple[float, ...] = STD
     interpolation: str = "bilinear"
 
+    @property
+    def reads(self):
+        """What a source's `every` is told: how the host is to cut images on disk."""
+        return {"size": self.size, "crop": self.crop}
+
     def __call__(self, batch):
         x = _unit(batch["image"])  # [N, H, C, W]
         height, width = x.shape[1], x.shape[3]

@@ -116,7 +116,9 @@ class Graphs:
         )
 
     def every(self, *, batch_size, leading, rows, workers=0):
-        """One pass over the graphs, in an order of its own: batches with 'index', -1 for padding."""
+        """One pass over the graphs, in an order of its own: batches with 'index', -1 for padding; a graph is one."""
+        if self.single:
+            return Batches([self.arrays])
         return Batches(packs.every(self, batch_size=batch_size, leading=leading, rows=rows))
 
     def take(self, which):

@@ -87,7 +87,7 @@ class Source:
 
         return pipeline.stream(self, **how)
 
-    def every(self, **how):
+    def every(self, *, leading=None, **how):
         """One pass over the rows in order, see `pipeline.every`."""
         from jssl.data import pipeline
 
