@@ -1,6 +1,7 @@
 """Trained encoders: exported, loaded alone, and run over a source of images."""
 
 import json
+import math
 import pathlib
 import tempfile
 
@@ -72,18 +73,20 @@ class Encoder:
     def patches(self, source):
         """What the encoder makes of the patches of a few images -> None where it has none, else {'image': uint8 [M, H,
         W, C], as it sees them, 'tokens': float32 [M, h, w, D], and of a class token 'attention', [M, heads, h, w]}."""
-        if not hasattr(self.method.encoder, "stride"):
-            return None
         inputs, m = self.preprocess, len(source)
         (batch,) = source.every(batch_size=m, rows=np.arange(m), **inputs.reads)
         embed = jax.jit(lambda params, carry, batch: self.method.embed(params, carry, inputs(batch)))
+        args = self.params, self.carry, {"image": batch["image"]}
+        if "tokens" not in jax.eval_shape(embed, *args):
+            return None
         with jax.set_mesh(self.embedder.mesh):
-            out = embed(self.params, self.carry, {"image": batch["image"]})
-        height, width = (side // self.method.encoder.stride for side in (inputs.size, inputs.size))
-        found = {"image": batch["image"], "tokens": np.asarray(out["tokens"]).reshape(m, height, width, -1)}
+            out = embed(*args)
+        tokens = np.asarray(out["tokens"])  # [M, h * w, D]
+        side = math.isqrt(tokens.shape[1])
+        found = {"image": batch["image"], "tokens": tokens.reshape(m, side, side, -1)}
         if "cls" in out:
-            shares = np.asarray(out["attention"])[:, :, 0, -height * width :]
-            found["attention"] = shares.reshape(*shares.shape[:2], height, width)
+            shares = np.asarray(out["attention"])[:, :, 0, -(side**2) :]
+            found["attention"] = shares.reshape(*shares.shape[:2], side, side)
         return found
 
     def _check(self, source):

@@ -9,13 +9,16 @@ from jssl import config as configs
 from jssl import data
 from jssl.encoder import Encoder
 from jssl.evals.run import evaluate
+from jssl.evals.shown import save_patches
 from jssl.methods import mae
 from jssl.methods.mae import MAE
 from jssl.methods.simmim import SimMIM
+from jssl.nets.net import apply_net
 from jssl.nets.vit import Decoder, ViT, patchify
 from jssl.pictures import of_pixels
 from jssl.report import report
 from jssl.train import train
+from tests import tiny
 
 NET = ViT(16, 2, 2, patch=4, pool="mean")
 IMAGES = np.random.RandomState(0).randn(3, 16, 16, 1).astype(np.float32)
@@ -81,6 +84,31 @@ def test_patches_are_those_that_embed_gives(workdir):
         assert found is None
         return
     np.testing.assert_allclose(found["tokens"].mean((1, 2)), encoder.embed(source), atol=1e-5)  # the mean of tokens
+
+
+TRANSFORMER = {"name": "jssl.nets.vit:ViT", "dim": 16, "depth": 1, "heads": 2, "patch": 4}
+TRANSFORMER = {f"encoder__{name}": value for name, value in TRANSFORMER.items()}
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "simclr", "mae"])
+def test_every_methods_transformer_shows_what_its_class_token_attends_to(name, tmp_path):
+    """Registers lie between the class token and the patches: none of them is a patch."""
+    encoder = tiny.encoder(tmp_path, f"{name}:tiny", 1, **TRANSFORMER, encoder__registers=4)["trained"]
+    source = data.open_source("digits@test[:2]")
+    found = encoder.patches(source)
+    _, out, _ = apply_net(encoder.method.encoder, encoder.params["encoder"], {}, encoder.preprocess(found)["image"])
+    assert out["attention"].shape == (2, 2, 1 + 4 + 16, 1 + 4 + 16)
+    np.testing.assert_allclose(found["attention"].reshape(2, 2, 16), out["attention"][:, :, 0, 5:], atol=1e-6)
+    np.testing.assert_allclose(found["tokens"].reshape(2, 16, 16), out["tokens"], atol=1e-5)
+    save_patches(tmp_path, encoder, source)
+    assert np.load(tmp_path / "patches.npz")["attention"].shape == (2, 2, 4, 4)
+    assert not [path for path in np.load(encoder.folder / "weights.npz") if not path.startswith("params/encoder/")]
+
+
+def test_features_that_are_no_tokens_have_no_pictures(tmp_path):
+    """SimCLR v2's are of a layer of its projection head."""
+    encoder = tiny.encoder(tmp_path, "simclr2:tiny", 1, **TRANSFORMER)["trained"]
+    assert encoder.patches(data.open_source("digits@test[:2]")) is None
 
 
 def test_pictures_of_pixels_are_shown_where_they_were_asked_for(tmp_path):

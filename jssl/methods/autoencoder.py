@@ -63,8 +63,8 @@ class Autoencoder(Method):
         return x * (jax.random.uniform(rng_drop, (*x.shape[:3], 1)) >= self.drop) if self.drop else x
 
     def embed(self, params, carry, inputs):
-        h, _, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
-        return {"features": h}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
     def reconstruct(self, params, carry, x, rng):
         seen, stats = self.corrupted(x, rng), carry["stats"]

@@ -11,7 +11,7 @@ from jax import lax
 
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, init_nets
+from jssl.nets.net import Net, apply_net, apply_nets, init_nets
 from jssl.transforms import rows
 
 
@@ -58,8 +58,8 @@ class BarlowTwins(Method):
         return loss, ({**carry, "stats": stats}, {"metrics": metrics, "embedding": z, "features": h})
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
 
 def cross_correlation(z_a, z_b):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jssl.kmeans import by_row, collect, kmeans, whiten
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, apply_views, init_nets
+from jssl.nets.net import Net, apply_net, apply_views, init_nets
 from jssl.transforms import gather, rows, unit
 
 
@@ -66,8 +66,8 @@ class DeepCluster(Method):
 
     def embed(self, params, carry, inputs):
         x = self.see(inputs["image"])
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], x, train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], x)
+        return {"features": h, **out}
 
     def see(self, x):
         return sobel(x) if self.sobel else x

@@ -15,7 +15,7 @@ from jssl.health import used
 from jssl.kmeans import by_row, collect, kmeans
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_crops, apply_nets, init_nets
+from jssl.nets.net import Net, apply_crops, apply_net, apply_nets, init_nets
 from jssl.transforms import gather, rows, unit
 
 
@@ -71,8 +71,8 @@ class DeepCluster2(Method):
         return params, {**carry, "prototypes": prototypes, "labels": labels}
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -13,7 +13,7 @@ from jax import lax
 from jssl.health import deviation
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_crops, apply_nets, init_nets
+from jssl.nets.net import Net, apply_crops, apply_net, init_nets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,8 @@ class LeJEPA(Method):
         return loss, ({**carry, "stats": stats}, {"metrics": metrics, "embedding": z, "features": out["encoder"]})
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
 
 def sigreg(z, directions, knots=17, t_max=5.0):

@@ -13,7 +13,7 @@ from jax.lax import stop_gradient
 from jssl.losses import info_nce
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, init_nets
+from jssl.nets.net import Net, apply_net, apply_nets, init_nets
 from jssl.transforms import ema, gather, push, rows, unit
 
 
@@ -83,8 +83,8 @@ class MoCo(Method):
         return params, {**carry, "target": ema(carry["target"], params, self.momentum(time))}  # eq. 2
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
     def momentum(self, time):
         return time.cosine(self.m, self.m_end)

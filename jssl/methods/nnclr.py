@@ -13,7 +13,7 @@ from jax.lax import stop_gradient
 from jssl.losses import info_nce
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, apply_views, init_nets
+from jssl.nets.net import Net, apply_net, apply_views, init_nets
 from jssl.transforms import push, unit
 
 
@@ -63,8 +63,8 @@ class NNCLR(Method):
         return loss, (carry, {"metrics": {"neighbour": likeness}, "embedding": z, "features": out["encoder"]})
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
 
 def nearest(z, queue):

@@ -8,7 +8,7 @@ import dataclasses
 from jssl.losses import nt_xent
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, apply_views, init_nets
+from jssl.nets.net import Net, apply_net, apply_views, init_nets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,5 +45,5 @@ class SimCLR(Method):
         return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": h})
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}

@@ -11,7 +11,7 @@ from jax import lax
 
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, init_nets
+from jssl.nets.net import Net, apply_net, apply_nets, init_nets
 from jssl.transforms import unit
 
 
@@ -61,8 +61,8 @@ class SimSiam(Method):
         return loss, ({**carry, "stats": stats}, {"metrics": {}, "embedding": z, "features": h})
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
 
 def distance(p, z):

@@ -14,7 +14,7 @@ from jssl.health import assignments
 from jssl.losses import cross_crops
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_crops, apply_nets, apply_views, init_nets
+from jssl.nets.net import Net, apply_crops, apply_net, apply_views, init_nets
 from jssl.transforms import push, unit
 
 
@@ -98,8 +98,8 @@ class SwAV(Method):
         return {**params, "prototypes": unit(params["prototypes"])}, carry
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
 
 def on_sphere(c):

@@ -12,7 +12,7 @@ from jax.lax import stop_gradient
 
 from jssl.method import Method
 from jssl.nets.mlp import MLP
-from jssl.nets.net import Net, apply_nets, init_nets
+from jssl.nets.net import Net, apply_net, apply_nets, init_nets
 from jssl.transforms import ema, unit
 
 
@@ -56,8 +56,8 @@ class TiCo(Method):
         return params, {**carry, "target": ema(carry["target"], params, time.cosine(self.tau_base))}
 
     def embed(self, params, carry, inputs):
-        out, _ = apply_nets({"encoder": self.encoder}, params, carry["stats"], inputs["image"], train=False)
-        return {"features": out["encoder"]}
+        h, out, _ = apply_net(self.encoder, params["encoder"], carry["stats"]["encoder"], inputs["image"])
+        return {"features": h, **out}
 
 
 def tico(z1, z2, covariance, rho, beta):
