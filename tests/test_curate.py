@@ -173,6 +173,20 @@ def test_a_manifest_is_read_in_its_order_with_labels_and_slices(tmp_path):
     assert source.labels.tolist() == [0, 1]
 
 
+def test_paths_in_a_manifest_are_right_where_folders_are_links(tmp_path):
+    """Written through one, and again from that manifest read through it."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    for seed in range(2):
+        picture(seed).save(tmp_path / "photos" / f"{seed}.png")
+    curate(f"folder:{tmp_path}/photos", tmp_path / "link", workers=0)
+    curate(f"folder:{tmp_path}/link/manifest.csv", tmp_path / "out", workers=0)
+    for out, up in ("link", "../.."), ("out", ".."):
+        names = data.open_source(f"folder:{tmp_path}/{out}/manifest.csv").names
+        assert names == [f"{up}/photos/0.png", f"{up}/photos/1.png"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -8,6 +8,7 @@ copy. The paper joins each image to those of its 64 nearest that are above 0.6; 
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 
@@ -212,7 +213,12 @@ class _Even:
 
 
 def _write(out, files, named, kept, reason, of, similarity, said):
-    place = lambda row: os.path.relpath(files.path(row), out)
+    real = functools.cache(os.path.realpath)  # of folders: .. leads from where a link points to
+
+    def place(row):
+        folder, name = os.path.split(files.path(row))
+        return os.path.relpath(os.path.join(real(folder), name), real(out))
+
     of_kept = {name: texts and [texts[row] for row in kept] for name, texts in named.items()}
     write_manifest(out / "manifest.csv", [place(row) for row in kept], **of_kept)
     rows = (
