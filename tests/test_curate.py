@@ -79,6 +79,16 @@ def test_the_largest_of_copies_stays_and_others_are_named_with_their_reason(pool
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_cut_outs_on_a_transparent_ground_are_not_blank(tmp_path):
+    """Black shapes with black behind what cannot be seen."""
+    for i in range(3):
+        shape = np.zeros((64, 64, 4), np.uint8)
+        shape[10 : 30 + 8 * i, 8 + 10 * i : 40, 3] = 255
+        Image.fromarray(shape).save(tmp_path / f"{i}.png")
+    curate(f"folder:{tmp_path}", tmp_path / "out", workers=0)
+    assert kept(tmp_path / "out") == ["0.png", "1.png", "2.png"]
+
+
 def test_neither_the_order_of_files_nor_workers_change_a_bit(pool, tmp_path):
     names = sorted(os.listdir(pool), reverse=True)
     (pool / "list.csv").write_text("\n".join(["path", *names]))

@@ -201,7 +201,8 @@ def test_whatever_a_folder_holds_is_read_or_named(zoo):
     assert (images["grey.TIFF"] == 77).all()
     assert (images["bits.tif"] == 255).all()
     assert images["long.png"].shape == (1, 5000, 3)
-    for name in "alpha.webp", "palette.png", "tall.bmp":
+    assert (images["alpha.webp"] == (249, 227, 230)).all()  # on white
+    for name in "palette.png", "tall.bmp":
         assert np.abs(images[name].astype(int) - RED).max() <= 1, name
     assert images["cmyk.jpg"][..., 0].min() > 200
     assert images["cmyk.jpg"][..., 1:].max() < 60
@@ -214,6 +215,19 @@ def test_channels_1_reads_a_folder_as_grey(zoo):
     source = data.open_source(f"folder:{zoo}", channels=1, max_bad=0.5)
     assert source.image(source.names.index("deep.png")).shape == (10, 12, 1)
     assert take(source, 1, batch_size=4)[0]["image"].shape == (4, 2, 16, 16, 1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_lies_on_white_as_viewers_show_it(tmp_path, mode):
+    """A dark picture with dark behind what cannot be seen, and what can be seen by half."""
+    pixels = np.full((8, 8, 4), 40, np.uint8)
+    pixels[..., 3] = np.repeat([0, 255, 128, 255], 2)
+    image = Image.fromarray(pixels)
+    image = image.quantize(8) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "x.png")
+    opened = data.open_source(f"folder:{tmp_path}").open(0)
+    assert opened.mode == mode
+    assert np.asarray(decode(opened, 1))[3].tolist() == [255, 255, 40, 40, 147, 147, 40, 40]
 
 
 def test_what_was_left_out_is_in_the_log(zoo, caplog):

@@ -36,8 +36,8 @@ def upright_size(image):
 def decode(image, channels, shrink=1):
     """A freshly opened image -> upright PIL image of mode "L" (channels = 1) or "RGB" (3).
 
-    shrink: a JPEG may come smaller by a factor of up to this (2, 4 or 8), at a fraction of the time. Alpha is dropped;
-    16-bit grey keeps its upper 8 bits, rounded.
+    shrink: a JPEG may come smaller by a factor of up to this (2, 4 or 8), at a fraction of the time. What is
+    transparent lies on white; 16-bit grey keeps its upper 8 bits, rounded.
     """
     return _reported(lambda: _decode(image, "L" if channels == 1 else "RGB", shrink))
 
@@ -51,6 +51,8 @@ def _decode(image, mode, shrink):
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
         deep = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
         image = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     image = image.convert(mode)
     return image if turn is None else image.transpose(turn)
 
