@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from absl import logging
 from PIL import Image
 
 from benchmarks import curate as bench
@@ -77,6 +78,22 @@ def test_the_largest_of_copies_stays_and_others_are_named_with_their_reason(pool
     assert "0-mirrored.jpg" in page
     assert "not an image" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_files_of_types_that_are_not_read_are_counted(tmp_path, caplog):
+    logging.get_absl_logger().propagate = True
+    folder = tmp_path / "photos"
+    (folder / "phone").mkdir(parents=True)
+    for name in "phone/a.HEIC", "phone/b.heic", "c.avif", "notes.txt", ".hidden.heic":
+        (folder / name).touch()
+    with pytest.raises(ValueError, match=r"found 3 files of other types \(.avif, .heic\)$"):
+        data.open_source(f"folder:{folder}")
+    picture(0).convert("P").save(folder / "moving.gif", save_all=True, append_images=[picture(1)])
+    curate(f"folder:{folder}", tmp_path / "out", workers=0)
+    assert kept(tmp_path / "out") == ["moving.gif"]
+    said = "3 files of other types (.avif, .heic)"
+    assert f"not looked at: {said}" in (tmp_path / "out" / "report.html").read_text()
+    assert f"{said} are not read" in caplog.text
 
 
 def test_cut_outs_on_a_transparent_ground_are_not_blank(tmp_path):

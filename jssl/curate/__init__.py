@@ -53,7 +53,7 @@ def curate(
         encoder = Encoder(workdir)
     threshold = THRESHOLD if threshold is None else threshold
     split = descriptor.split if encoder is None else None
-    files, named = _opened("--data", data)
+    files, named, others = _opened("--data", data)
     liked = _opened("--like", like)[0] if like else None
     out = pathlib.Path(out)
     if out.exists() and not out.is_dir():
@@ -70,7 +70,8 @@ def curate(
             raise ValueError(f"{data}: none of the {len(reason)} images is fit to keep, the first is {_first(pool)}")
         of, similarity = _duplicates(files, pool, threshold)
         reason[of >= 0] = DUPLICATE
-        said = {"looked at": len(reason), "threshold": threshold, "near by": workdir or "edges and colours"}
+        said = {"looked at": len(reason), **({"not looked at": others} if others else {})}
+        said |= {"threshold": threshold, "near by": workdir or "edges and colours"}
         if liked is not None:
             good = _looked(stack, out / ".like", liked, **how)
             _keep(reason, _neighbours(pool, good, np.flatnonzero(reason == ""), neighbours, split, like), FAR)
@@ -97,19 +98,20 @@ def _check(threshold, neighbours, count, clusters):
 
 
 def _opened(option, spec):
-    """-> Files, sorted by name so that nothing depends on their order, {"labels", "groups": their texts or None}."""
+    """-> Files, sorted by name so that nothing depends on their order, {"labels", "groups": their texts or None}, what
+    is not read, see `listed`."""
     kind, colon, rest = spec.partition(":")
     if kind != "folder" or not rest:
         near = f"folder:{spec}" if not colon else "folder:PATH"
         raise ValueError(f"{option} {spec}: only folders and manifests can be curated, expected {near}")
-    files, named = listed(spec, *path_and_slice(spec, rest))
+    files, named, others = listed(spec, *path_and_slice(spec, rest))
     order = sorted(range(len(files.names)), key=files.names.__getitem__)
 
     def texts(numbers, names):
         return None if numbers is None else [names[numbers[row]] for row in order]
 
     labels, groups = texts(named["labels"], named["label_names"]), texts(named["groups"], named["group_names"])
-    return Files(files.root, [files.names[row] for row in order]), {"labels": labels, "groups": groups}
+    return Files(files.root, [files.names[row] for row in order]), {"labels": labels, "groups": groups}, others
 
 
 def _looked(stack, path, files, min_side, max_aspect, encoder, workers):

@@ -1,5 +1,6 @@
 """`folder:PATH`: image files below a folder or listed in a manifest, of any size, some of them perhaps broken."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import io
@@ -13,7 +14,11 @@ from jssl.data.decode import BadImage, decode, open_image, upright_size
 from jssl.data.manifest import read_manifest
 from jssl.data.source import Source
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+OTHERS = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ppm", ".pgm", ".exr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # of cameras
+)  # images too, but not read: they are counted
 HEADERS = 200_000  # files whose headers are read at opening: about a minute
 HELD = 512  # pixels, the longest side of images that are kept in memory: larger ones are cheaper to crop here
 CHECKED = 150e6  # pixels decoded at opening to find files that break half-way: a few seconds
@@ -53,7 +58,7 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
     Files that cannot be decoded are named in the log and left out; more than `max_bad` of them is an error.
     """
     began = time.monotonic()
-    files, named = listed(spec, path, rows)
+    files, named, _ = listed(spec, path, rows)
     kept, bad, images = scan(files, channels, fits)
     check_bad(spec, bad, len(files.names), max_bad)
     source = Source(
@@ -74,12 +79,13 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
 
 
 def listed(spec, path, rows=slice(None)):
-    """-> Files, {"labels", "label_names", "groups", "group_names"} as `read_manifest` has them; nothing is opened yet.
+    """-> Files, {"labels", "label_names", "groups", "group_names"} as `read_manifest` has them, what is not read of the
+    folder, as text or "", which the log says too; nothing is opened yet.
 
     path: a folder, whose images come sorted by name and whose labels are the first folders of the names, where every
     file is in one and there are two or more; or a manifest, see `read_manifest`, in its order.
     """
-    named = {"labels": None, "label_names": None, "groups": None, "group_names": None}
+    named, others = {"labels": None, "label_names": None, "groups": None, "group_names": None}, ""
     if path.lower().endswith(".csv") and os.path.isfile(path):
         root, names, named = read_manifest(spec, path)
         for name in names[rows] if len(names) <= HEADERS else ():
@@ -88,9 +94,12 @@ def listed(spec, path, rows=slice(None)):
                     f"{spec}: there is no file {name}, which {path} lists; paths are relative to it"
                 )
     elif os.path.isdir(path):
-        root, names = path, list_images(path)
+        root, (names, others) = path, list_images(path)
         if not names:
-            raise ValueError(f"{spec}: no images below {path}, expected files named {', '.join(SUFFIXES)}")
+            found = f"; found {others}" if others else ""
+            raise ValueError(f"{spec}: no images below {path}, expected files named {', '.join(SUFFIXES)}{found}")
+        if others:
+            logging.warning("%s: %s are not read", spec, others)
     elif os.path.exists(path):
         raise ValueError(f"{spec}: {path} is a file, expected a folder or a manifest named .csv")
     else:
@@ -99,7 +108,7 @@ def listed(spec, path, rows=slice(None)):
         raise ValueError(f"{spec}: the slice keeps none of the {len(names)} images")
     if named["labels"] is None:
         named["labels"], named["label_names"] = labels_of(names)
-    return Files(root, names[rows]), {field: _rows(value, rows) for field, value in named.items()}
+    return Files(root, names[rows]), {field: _rows(value, rows) for field, value in named.items()}, others
 
 
 def _rows(value, rows):
@@ -108,17 +117,21 @@ def _rows(value, rows):
 
 
 def list_images(path):
-    """Names below `path`, sorted, with / between folders. Links are followed, hidden files and folders are not read."""
-    names, seen = [], set()
+    """-> names below `path`, sorted, with / between folders; "3 files of other types (.heic)", or "". Links are
+    followed, hidden files and folders are not read."""
+    names, others, seen = [], collections.Counter(), set()
     for folder, folders, files in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
         if real not in seen:
             below = os.path.relpath(folder, path)
-            found = [name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+            files = [name for name in files if not name.startswith(".")]
+            found = [name for name in files if name.lower().endswith(SUFFIXES)]
             names += [name if below == "." else os.path.join(below, name).replace(os.sep, "/") for name in found]
+            others.update(os.path.splitext(name.lower())[1] for name in files if name.lower().endswith(OTHERS))
         seen.add(real)
-    return sorted(names)
+    said = f"{others.total():,} files of other types ({', '.join(sorted(others))})" if others else ""
+    return sorted(names), said
 
 
 def labels_of(names):
