@@ -15,6 +15,7 @@ from jssl.curate import curate
 from jssl.curate.balance import balanced, shares
 from jssl.curate.near import groups, nearest, nearness
 from jssl.data import descriptor
+from jssl.encoder import Encoder
 
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
@@ -275,6 +276,22 @@ def trained(tmp_path_factory):
     overrides = {"data.source": f"folder:{folder}", "train.steps": 4, "augment.size": 16}
     train(load("simclr:tiny", overrides), folder / "run")
     return folder / "run"
+
+
+def test_a_folder_of_photographs_is_curated_and_trained_on_as_the_readme_says(pool, tmp_path):
+    """DINOv2's demo, two steps of a small network, on what is left of pictures of different sizes."""
+    cli.main(["curate", "--data", f"folder:{pool}", "--out", str(tmp_path / "curated")])
+    small = {"encoder.dim": 16, "encoder.depth": 1, "encoder.heads": 2, "method.hidden": 16, "method.prototypes": 16}
+    short = {"train.steps": 2, "train.batch_size": 8, "optim.warmup": 0, "log_every": 1, "eval.every": 0}
+    own = {"data.source": f"folder:{tmp_path}/curated/manifest.csv", "data.eval_source": None}
+    words = [f"--config.{name}={value}" for name, value in (small | short | own).items()]
+    cli.main(["train", "--config", "dinov2:demo", "--workdir", str(tmp_path / "run"), *words])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
+    source = data.open_source(own["data.source"])
+    assert len({source.image(row).shape for row in range(len(source))}) > 1
+    assert Encoder(tmp_path / "run").embed(source).shape == (12, 16)
 
 
 def test_what_a_manifest_says_of_its_images_stays_with_them(tmp_path):
