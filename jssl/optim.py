@@ -73,10 +73,11 @@ def decayed(params):
 
 def layer_decay(depth, decay, prefix="encoder"):
     """`optim.groups` of a transformer whose rates fall by `decay` from a block to the one before it (Clark et al.,
-    2020; arXiv:2003.10555, as in BEiT and MAE).
+    2020; arXiv:2003.10555), in timm's groups.
 
-    decay^(depth + 1) for patches, tokens and positions, decay^(depth - i) for block i, decay for the final norm; 1 for
-    shared relative positions, as in BEiT's code, and for what is not below `prefix`.
+    decay^(depth + 1) for patches, tokens and positions, decay^(depth - i) for block i, decay for the final norm, which
+    BEiT's and MAE's own code leaves at 1; 1 for shared relative positions, as in BEiT's, and for what is not below
+    `prefix`.
     """
     if decay == 1:
         return ()
