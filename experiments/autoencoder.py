@@ -25,7 +25,7 @@ def demo():
     config = recipes.digits(METHOD, noise=NOISE)
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
     config.optim.lr = 3e-3
-    return config
+    return recipes.finetuned(config)
 
 
 def plain():
@@ -56,7 +56,7 @@ def cifar10():
     config = recipes.cifar10(METHOD, noise=NOISE, widths=(256, 128, 64, 32))
     recipes.views(config, "mae", 32, **recipes.CIFAR)
     config.optim.update({"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup": 40.0})
-    return config
+    return recipes.finetuned(config)
 
 
 def cifar10_200():

@@ -33,7 +33,7 @@ def demo():
     config.encoder.update({"positions": "sincos", "pool": "mean"})
     recipes.views(config, "mae", 16, flip=0.0)
     config.optim.update({"lr": 1e-3, "b2": 0.95, "weight_decay": 0.05, "warmup": 60.0})
-    return config
+    return recipes.finetuned(config)
 
 
 def tiny():
@@ -57,7 +57,7 @@ def cifar10():
     config = recipes.cifar10_vit(METHOD, decoder_dim=192, decoder_depth=4, decoder_heads=3)
     recipes.views(config, "mae", 32, **recipes.CIFAR)
     config.optim.b2 = 0.95
-    return config
+    return recipes.finetuned(config)
 
 
 def cifar10_200():

@@ -31,7 +31,7 @@ def demo():
     config.encoder.update({"positions": "sincos", "pool": "mean"})
     recipes.views(config, "mae", 16, flip=0.0, area=(0.5, 1.0))
     config.optim.update({"lr": 1.5e-3, "weight_decay": 0.05, "warmup": 60.0, "clip": 0.1})
-    return alike(config)
+    return recipes.finetuned(alike(config))
 
 
 def tiny():
@@ -57,7 +57,7 @@ def folder():
 def cifar10():
     config = recipes.cifar10_vit(METHOD, block=4, cell=4)
     recipes.views(config, "mae", 32, area=(0.5, 1.0), **recipes.CIFAR)
-    return alike(config)
+    return recipes.finetuned(alike(config))
 
 
 def cifar10_200():

@@ -52,7 +52,7 @@ def _parser():
     where = evaluate.add_mutually_exclusive_group(required=True)
     where.add_argument("--workdir", nargs="+", help="run directories")
     where.add_argument("--encoder", help="the folder of an encoder that comes without a run; needs --data")
-    named = f"comma-separated (default: {','.join(DEFAULT)}), of: {', '.join(PROTOCOLS)}; or all that the data allow"
+    named = f"comma-separated (default: config.eval.protocols, or {DEFAULT}), of: {', '.join(PROTOCOLS)}; or all"
     evaluate.add_argument("--protocol", help=named)
     evaluate.add_argument("--draws", type=int, help="draws of the labelled images, or of splits of a graph")
     evaluate.add_argument("--data", help="labelled training data (default: those of the run)")

@@ -34,6 +34,7 @@ FREE = (
     "watch.",
     "checkpoint.",
     "eval.every",
+    "eval.protocols",
 )
 
 

@@ -98,6 +98,7 @@ def base():
                 "temperature": 0.07,
                 "rows": 5000,
                 "batch_size": 512,
+                "protocols": None,  # of `jssl eval` without --protocol: "knn,finetune"; None: those that take seconds
                 "probe_lr": 0.0,  # per 256 images, of a linear probe trained beside the method; 0: none
             },
         },

@@ -46,6 +46,12 @@ def digits(method, **fields):
     return config
 
 
+def finetuned(config):
+    """The config with `jssl eval` fine-tuning too, as the papers of what predicts pixels do: minutes on the digits."""
+    config.eval.protocols = "knn,linear,fewshot,finetune"
+    return config
+
+
 def tiny(config, **fields):
     """A demo made so small that the contract tests take seconds on a CPU; `fields` are the method's.
 
@@ -59,6 +65,7 @@ def tiny(config, **fields):
     config.method.update(fields)
     config.optim.update({"name": "sgd", "lr": 0.02, "warmup": 0.0})
     config.train.update({"batch_size": 64, "steps": 8})
+    config.eval.protocols = None
     return config
 
 
@@ -71,6 +78,7 @@ def fashion(config, steps, name="simclr", **fields):
     config.data.eval_source = "tfds:fashion_mnist@test"
     config.train.steps = steps
     config.eval.every = config.checkpoint.every = steps // 4
+    config.eval.protocols = None  # fine-tuning on so many images is no matter of minutes for a CPU
     return config
 
 

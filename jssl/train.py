@@ -35,7 +35,7 @@ from jssl.writers import Writer, read_metrics
 # What may differ when a run goes on: how long it is, how often it does what, and what changes nothing but speed.
 LENGTH = {"train.steps", "train.epochs", "train.per_epoch", "optim.warmup"}
 SPEED = {"train.steps_per_call", "data.workers", "data.resident", "data.rows", "mesh.data", "mesh.fsdp"}
-MAY_CHANGE = {*CADENCES, *LENGTH, *SPEED, "checkpoint.keep", *(f"watch.{name}" for name in LIMITS)}
+MAY_CHANGE = {*CADENCES, *LENGTH, *SPEED, "checkpoint.keep", "eval.protocols", *(f"watch.{name}" for name in LIMITS)}
 
 
 def train(config, workdir):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -246,8 +247,27 @@ def test_a_misspelt_protocol_is_told_its_near_misses(workdir):
 
 
 def test_nothing_is_fine_tuned_unless_asked(workdir, monkeypatch):
-    monkeypatch.setattr(table, "PROTOCOLS", {name: table.PROTOCOLS[name] for name in table.DEFAULT})
+    monkeypatch.setattr(table, "PROTOCOLS", {name: table.PROTOCOLS[name] for name in table.DEFAULT.split(",")})
     assert "fine-tuned" not in run.evaluate(workdir, data="digits@[:200]", test="digits@test[:40]")
+
+
+def test_a_recipe_says_what_is_measured_where_nothing_is_asked_for(workdir, tmp_path):
+    for name in "mae", "simmim", "maskfeat", "autoencoder":
+        for variant, said in (
+            ("demo", "knn,linear,fewshot,finetune"),
+            ("fashion", None),
+            ("folder", None),
+            ("tiny", None),
+        ):
+            assert configs.load(f"{name}:{variant}").eval.protocols == said
+    assert configs.load("simclr:demo").eval.protocols is None
+    shutil.copytree(workdir, tmp_path / "run")
+    content = json.loads((workdir / "config.json").read_text())
+    content["config"]["eval"]["protocols"] = "knn"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(content))
+    run.evaluate(tmp_path / "run", data="digits@[:200]", test="digits@test[:40]")
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())["scores"]
+    assert {score["task"] for score in scores} == {"knn"}
 
 
 def test_titles_are_words():

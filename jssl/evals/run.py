@@ -19,10 +19,11 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
 
     workdir: a run directory, or the folder of an encoder that comes without one, for which `data` must be given.
     protocol: comma-separated names, of `jssl.evals.table.PROTOCOLS` for images, of `jssl.evals.graphs` for graphs; by
-    default those that take seconds; "all": whatever the data allow, in minutes. draws: of the labelled images, one by
-    default, for all but fewshot, which draws 100 times, and semi, 5; of splits of a graph that comes without one, 20.
-    data, test: other labelled sources than the run's own. Without a test source a fifth of the labelled images is held
-    out: the encoder has then seen them, without labels. options: {protocol: {field of its settings: value or text}}.
+    default those of the run's config.eval.protocols, or those that take seconds; "all": whatever the data allow, in
+    minutes. draws: of the labelled images, one by default, for all but fewshot, which draws 100 times, and semi, 5; of
+    splits of a graph that comes without one, 20. data, test: other labelled sources than the run's own. Without a test
+    source a fifth of the labelled images is held out: the encoder has then seen them, without labels. options:
+    {protocol: {field of its settings: value or text}}.
     """
     workdir = pathlib.Path(workdir)
     asked = tuple(protocol.split(",")) if protocol and protocol != table.ALL else None
@@ -34,7 +35,8 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
         scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
         labels = None
     else:
-        names = table.PROTOCOLS if protocol == table.ALL else asked or table.DEFAULT
+        own = config["eval"].get("protocols") or table.DEFAULT
+        names = table.PROTOCOLS if protocol == table.ALL else asked or tuple(own.split(","))
         scores, said, labels = of_images(workdir, names, asked, draws, data, test, options or {})
     if isinstance(said, str):
         return said

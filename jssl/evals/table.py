@@ -5,7 +5,7 @@ import importlib
 from jssl.config import nearest
 
 ALL = "all"  # that the data allow
-DEFAULT = ("knn", "linear", "fewshot")  # which take seconds
+DEFAULT = "knn,linear,fewshot"  # which take seconds
 PROTOCOLS = {
     "knn": "jssl.evals.frozen:knn_of",
     "linear": "jssl.evals.frozen:linear_of",
