@@ -3,7 +3,8 @@
 from jssl import config as configs
 from jssl import cost, figures, maps
 from jssl.curves import curves
-from jssl.evals.scores import compare_runs, title
+from jssl.evals.comparison import compare_runs
+from jssl.evals.scores import title
 from jssl.sections import escape, score_table, spread_of, tests, warnings
 
 
@@ -70,8 +71,8 @@ def scores(runs):
 def paired(runs):
     """-> comparisons of every two runs on one test set, task by task; and who cannot be compared, in words."""
     found, apart = compare_runs({run["name"]: run["predictions"] for run in runs})
-    said = [f"{a} and {b} were tested on other examples: their scores cannot be compared." for a, b in apart]
-    return sorted(found, key=lambda one: [test["task"] for test in found].index(one["task"])), said
+    tasks = [test["task"] for test in found]
+    return sorted(found, key=lambda one: tasks.index(one["task"])), apart
 
 
 def other_protocols(runs, tasks):

@@ -11,6 +11,7 @@ from jssl import data
 from jssl import train as loop
 from jssl.encoder import Encoder
 from jssl.evals.run import embed, evaluate
+from jssl.evals.scores import read
 from jssl.experiment import fill, open_data, open_graph
 from jssl.method import LABELS
 from jssl.report import report
@@ -163,6 +164,7 @@ def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
         assert said in table
     written = json.loads((workdir / "scores.json").read_text())
     assert written["protocol"]["data"]["graph"] == SOURCE
+    assert {"knn", "fewshot-1"} <= set(read(workdir)["other"]["trained"])  # on which nodes, for runs of other seeds
     assert all(0.3 < score["mean"] <= 1 for score in written["scores"])
     linear = next(score for score in written["scores"] if score["task"] == "linear")
     assert (linear["draws"], linear["settings"]["test_rows"]) == (2, 400)

@@ -92,6 +92,19 @@ def test_runs_are_scored_side_by_side_and_compared(workdir):
     assert "cannot be compared: they were tested on digits@test[:200] and digits@test[:100]" in line
 
 
+def test_runs_of_two_seeds_are_tested_on_the_same_held_out_images(workdir, tmp_path):
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for seed, folder in enumerate(runs):
+        shutil.copytree(workdir, folder)
+        content = json.loads((folder / "config.json").read_text())
+        content["config"] |= {"seed": seed}
+        content["config"]["data"] |= {"source": "digits@[:100]", "eval_source": None}
+        (folder / "config.json").write_text(json.dumps(content))
+    text = run.side_by_side(runs, protocol="knn")
+    assert f"k-NN: {runs[0]} and {runs[1]} are not distinguishable" in text
+    assert scores.read(runs[0])["rows"] == scores.read(runs[1])["rows"] != ""
+
+
 def test_an_encoder_without_a_run_is_scored_on_the_data_that_are_named(workdir, tmp_path):
     folder = tmp_path / "encoder"
     shutil.copytree(workdir / "encoder", folder)

@@ -10,6 +10,7 @@ import pytest
 
 from jssl import cost, figures, mistakes
 from jssl.evals import scores as of_scores
+from jssl.evals.comparison import compare_runs
 from jssl.evals.shown import save_mistakes
 from jssl.maps import reduced
 from jssl.report import report
@@ -103,7 +104,27 @@ def test_equal_runs_are_not_distinguishable(tmp_path):
 
 def test_runs_on_other_test_sets_are_not_compared(tmp_path):
     page = report(make(tmp_path / "a", 9), make(tmp_path / "b", 9, test="other")).read_text()
-    assert "a and b were tested on other examples: their scores cannot be compared." in text_of(page)
+    assert "a and b cannot be compared: they were tested on set@test and other" in text_of(page)
+
+
+def results(rows="x", n=60, **other):
+    """What `scores.read` gives of one run whose probe is always right; other: {task: identity of its test set}."""
+    right = {"linear": np.ones(n), **{task: np.ones(len(of)) for task, of in other.items()}}
+    return {"test": "set", "rows": rows, "labels": LABELS, "right": {"trained": right}, "other": {"trained": other}}
+
+
+def test_other_images_of_one_source_are_another_test_set():
+    found, apart = compare_runs({"a": results(), "b": results(), "c": results("y")})
+    assert [(one["first"], one["second"]) for one in found] == [("a", "b")]
+    assert apart[1] == "b and c cannot be compared: they were tested on other images of set"
+
+
+def test_sets_of_transfer_are_compared_where_they_are_the_same_and_named_where_not():
+    one = results(**{"transfer-pets-knn": "dogs", "transfer-cars-knn": "cars"})
+    other = results(**{"transfer-pets-knn": "all cats", "transfer-cars-knn": "cars"})
+    found, (line,) = compare_runs({"a": one, "b": other})
+    assert [one["task"] for one in found] == ["linear", "transfer-cars-knn"]
+    assert line == "k-NN, pets: a and b cannot be compared: they were tested on other examples"
 
 
 def test_curves_lie_over_each_other_in_two_colours_and_what_one_lacks_keeps_the_colour(both):

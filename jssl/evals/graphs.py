@@ -9,7 +9,7 @@ from jssl.data import default_workers
 from jssl.data.graph import each_split
 from jssl.evals import cluster, frozen, links, nodes, svm
 from jssl.evals.labels import by_class, share
-from jssl.evals.scores import attempt, entry, timed, title
+from jssl.evals.scores import attempt, entry, identity, on, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
 from jssl.experiment import open_graph
 
@@ -47,15 +47,16 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
 
     parts = split(graph, config["seed"])
     labels = {part: graph.labels[rows] for part, rows in parts.items()}
+    tested = identity(graph.spec, parts["test"])
     own = {
-        "linear": lambda name, found: [linear(name, found, graph, draws, config["seed"])],
-        "svm": lambda name, found: [machine(name, found, graph)],
+        "linear": lambda name, found: linear(name, found, graph, draws, config["seed"]),
+        "svm": lambda name, found: machine(name, found, graph),
         "cluster": lambda name, found: clusters(name, found, graph),
         "links": lambda name, found: joined(name, found, positive, negative),
     }
 
     def common(task):
-        return lambda name, found: frozen.evaluate(
+        scores = lambda name, found: frozen.evaluate(
             {part: found[rows] for part, rows in parts.items()},
             labels,
             encoder=name,
@@ -67,6 +68,7 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
             label_names=graph.label_names,
             missing=missing,
         )
+        return lambda name, found: on(scores(name, found), tested)
 
     scores = []
     for name, found in features.items():
@@ -126,7 +128,8 @@ def linear(name, features, graph, draws, seed):
     by = by_class(found["predictions"], graph.labels[test], graph.label_names)
     right = found["predictions"] == graph.labels[test] if len(splits) == 1 else None
     settings |= {"std": found["std"]} if len(splits) > 1 else {}
-    return entry("linear", name, found["accuracies"], settings, right=right, rows=len(test), over="splits", classes=by)
+    more = {"right": right, "rows": len(test), "over": "splits", "classes": by}
+    return on([entry("linear", name, found["accuracies"], settings, **more)], identity(graph.spec, test))
 
 
 def machine(name, features, graph):
@@ -136,7 +139,8 @@ def machine(name, features, graph):
     tested = found["predictions"][0] >= 0  # the others are in no fold that came with the graphs
     right = np.mean(found["predictions"] == graph.labels, 0)[tested]
     settings = {**found["settings"], "std": float(np.std(found["accuracies"], ddof=1))}
-    return entry("svm", name, found["accuracies"], settings, right=right, over="shuffles into folds", classes=by)
+    score = entry("svm", name, found["accuracies"], settings, right=right, over="shuffles into folds", classes=by)
+    return on([score], identity(graph.spec, np.flatnonzero(tested)))
 
 
 def clusters(name, features, graph):

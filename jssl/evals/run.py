@@ -9,6 +9,7 @@ from jssl import data as sources
 from jssl.encoder import Encoder
 from jssl.evals import graphs, table
 from jssl.evals import scores as of_scores
+from jssl.evals.comparison import compare_runs
 from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
 from jssl.evals.subject import BATCH, config_of, of_run
 from jssl.experiment import provenance
@@ -32,21 +33,22 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
             raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
         encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
         scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
-        labels = None
+        labels, rows = None, ""
     else:
         names = table.PROTOCOLS if protocol == table.ALL else asked or table.DEFAULT
-        scores, said, labels = of_images(workdir, names, asked, draws, data, test, options or {})
+        scores, said, labels, rows = of_images(workdir, names, asked, draws, data, test, options or {})
     if isinstance(said, str):
         return said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
     described = {"protocols": protocol or used, "draws": draws, "seed": config["seed"], "data": said}
-    found = of_scores.write(workdir, scores, described, provenance(), said.get("test"), labels)
+    found = of_scores.write(workdir, scores, described, provenance(), said.get("test"), labels, rows)
     same = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found if one["p"] >= of_scores.LEVEL]
     return "\n".join([of_scores.table(scores, said.get("left out")), *same])
 
 
 def of_images(workdir, names, asked, draws, data, test, options):
-    """-> scores, what to say of the data, labels of the test images; or nothing and a text, where there are none.
+    """-> scores, what to say of the data, labels and `identity` of the test images; or nothing and a text, where there
+    are no labels.
 
     names: of protocols; asked: those that the user named, of which each is to give something, or None.
     """
@@ -59,7 +61,7 @@ def of_images(workdir, names, asked, draws, data, test, options):
     labelled = all(source.labels is not None for source in subject.splits.values())
     if not asked and not labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}
-        return [], unlabelled(workdir, found, said["train"]), None
+        return [], unlabelled(workdir, found, said["train"]), None, ""
     scores = []
     for name, protocol in protocols.items():
         known = len(missing)
@@ -71,7 +73,8 @@ def of_images(workdir, names, asked, draws, data, test, options):
     labels = subject.labels["test"] if labelled else None
     if labelled:
         save_mistakes(workdir, scores, labels, subject.splits["test"], subject.splits["train"].label_names)
-    return scores, {**said, **({"left out": missing} if missing else {})}, labels
+    rows = of_scores.identity(said["test"], subject.splits["test"].names)
+    return scores, {**said, **({"left out": missing} if missing else {})}, labels, rows
 
 
 def side_by_side(workdirs, **how):
@@ -86,10 +89,8 @@ def side_by_side(workdirs, **how):
 def compared(workdirs):
     """The paired tests of every two runs as lines of text, from what `evaluate` has left in them."""
     runs = {str(workdir): of_scores.read(workdir) for workdir in workdirs}
-    found, apart = of_scores.compare_runs(runs)
-    lines = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found]
-    of = lambda name: runs[name]["test"]
-    return lines + [f"{a} and {b} cannot be compared: they were tested on {of(a)} and {of(b)}" for a, b in apart]
+    found, apart = compare_runs(runs)
+    return [f"{of_scores.title(one['task'])}: {one['words']}" for one in found] + apart
 
 
 def embed(workdir, data, out):

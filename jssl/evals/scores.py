@@ -1,6 +1,6 @@
 """Scores: a mean with its errors, tests of two against each other, the table that people read, the files that stay."""
 
-import itertools
+import hashlib
 import json
 import pathlib
 import time
@@ -207,20 +207,6 @@ def compare(first, second, names):
     return found
 
 
-def compare_runs(runs):
-    """Every two runs by their trained encoders. runs: {name: what `read` gives} -> their comparisons, as of `compare`,
-    and the pairs of names that were tested on other examples; what has no results of single examples is left out."""
-    found, apart = [], []
-    for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
-        if not (first["right"] and second["right"]):
-            continue
-        if first["test"] != second["test"] or not np.array_equal(first["labels"], second["labels"]):
-            apart.append((a, b))
-            continue
-        found += compare(*(run["right"].get("trained", {}) for run in (first, second)), (a, b))
-    return found, apart
-
-
 def words(test, names):
     """A paired test in words: which of the two is better, or that they are not distinguishable."""
     p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
@@ -298,12 +284,25 @@ def _cell(score):
     return f"{show(score['mean'])}{error}{between}"
 
 
-def write(folder, scores, protocol, run, test=None, labels=None):
+def identity(spec, names):
+    """A digest that tells test examples from others, of where they are from and their names or numbers."""
+    return hashlib.blake2b("\n".join([spec, *map(str, names)]).encode(), digest_size=16).hexdigest()
+
+
+def on(scores, test):
+    """The scores, each with the `identity` of its test set: for those of other examples than the run's own."""
+    for score in scores:
+        if _paired(score):
+            score["rows"]["other"] = np.asarray(test)
+    return scores
+
+
+def write(folder, scores, protocol, run, test=None, labels=None, rows=""):
     """Writes scores.json, {"protocol", "scores", "comparisons", "run"}, and predictions.npz, each whole or not at all.
 
-    The latter holds what scores say of single test examples: ENCODER/TASK/right, /predictions, /confidence, [M], with
-    `test`, the name of the test set, and its `labels`. Comparisons: paired tests of the encoder against its untrained
-    self. -> the comparisons
+    The latter holds what scores say of single test examples: ENCODER/TASK/right, /predictions, /confidence, [M], and
+    /other as of `on`, with `test`, the name of the test set, its `labels` and its `identity`, `rows`. Comparisons:
+    paired tests of the encoder against its untrained self. -> the comparisons
     """
     folder = pathlib.Path(folder)
     arrays = {
@@ -316,22 +315,23 @@ def write(folder, scores, protocol, run, test=None, labels=None):
     content = {"protocol": protocol, "scores": plain, "comparisons": comparisons, "run": run}
     with whole(folder / "scores.json") as file:
         file.write(json.dumps(content, indent=1) + "\n")
-    known = {"test": np.asarray(test or "")} | ({} if labels is None else {"labels": labels})
+    known = {"test": np.asarray(test or ""), "rows": np.asarray(rows)} | ({} if labels is None else {"labels": labels})
     with whole(folder / PREDICTIONS, "wb") as file:
         np.savez(file, **known, **arrays)
     return comparisons
 
 
 def read(folder):
-    """What `write` kept of single test examples -> {"test": text, "labels": int [M] or None, "right": {encoder: {task:
-    [M]}}, "predictions" and "confidence" likewise}; empty where nothing was."""
+    """What `write` kept of single test examples -> {"test", "rows": text, "labels": int [M] or None, "right": {encoder:
+    {task: [M]}}, "predictions" and "confidence" likewise, "other": {encoder: {task: text}}}; empty where nothing was.
+    """
     path = pathlib.Path(folder, PREDICTIONS)
     arrays = dict(np.load(path)) if path.is_file() else {}
-    found = {"test": str(arrays.pop("test", "")), "labels": arrays.pop("labels", None)}
-    found |= {"right": {}, "predictions": {}, "confidence": {}}
+    found = {name: str(arrays.pop(name, "")) for name in ("test", "rows")} | {"labels": arrays.pop("labels", None)}
+    found |= {"right": {}, "predictions": {}, "confidence": {}, "other": {}}
     for key, x in arrays.items():
         encoder, task, name = key.split("/")
-        found[name].setdefault(encoder, {})[task] = x
+        found[name].setdefault(encoder, {})[task] = str(x) if name == "other" else x
     return found
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from jssl import config as configs
 from jssl import data as sources
 from jssl.encoder import Encoder, gathered
-from jssl.evals.labels import check_classes, share
+from jssl.evals.labels import by_hash, check_classes
 
 PIXELS = 32  # side to which larger images are brought before they count as raw pixels
 BATCH = 256
 RAW = "raw pixels"
+PART = 0.2  # of a source without a test set, held out for testing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +98,8 @@ class Subject:
 def of_run(folder, data=None, test=None, **more):
     """The subject of a run directory, or of an encoder's folder, for which `data` must be given.
 
-    data, test: sources other than the run's own. Without a test source a stratified fifth of the labelled images is
-    held out: the encoder has then seen them, without labels.
+    data, test: sources other than the run's own. Without a test source a fifth of the labelled images is held out, see
+    `held_out`: the encoder has then seen them, without labels.
     """
     folder = pathlib.Path(folder)
     config = config_of(folder)
@@ -111,7 +112,7 @@ def of_run(folder, data=None, test=None, **more):
         spec, channels=encoders["trained"].channels, max_bad=config["data"]["max_bad"]
     )
     train, test = opened(data or config["data"]["source"]), test or config["data"]["eval_source"]
-    splits = {"train": train, "test": opened(test)} if test else held_out(train, config["seed"])
+    splits = {"train": train, "test": opened(test)} if test else held_out(train)
     workers = sources.default_workers()
     return Subject(folder, config, encoders, splits, seed=config["seed"], workers=workers, **more)
 
@@ -127,13 +128,14 @@ def config_of(folder):
     return config
 
 
-def held_out(source, seed):
-    """A stratified fifth of a source for testing, the rest for training."""
-    rows = np.arange(len(source))
+def held_out(source):
+    """A fifth of each class for testing, by a hash of the images' names, the same for every run, the rest for training;
+    of a class of one image nothing. Without labels all of it for both."""
     if source.labels is None:
         return {"train": source, "test": source}
-    train = share(source.labels, 0.8, np.random.default_rng(seed))
-    return {"train": source.take(rows[train]), "test": source.take(rows[~train])}
+    _, kinds, counts = np.unique(source.labels, return_inverse=True, return_counts=True)
+    held = by_hash(source.names, source.labels, PART, 0) & (counts[kinds] > 1)
+    return {"train": source.take(np.flatnonzero(~held)), "test": source.take(np.flatnonzero(held))}
 
 
 def pixels(source, workers=0):
