@@ -88,7 +88,7 @@ def test_runs_are_scored_side_by_side_and_compared(workdir):
     assert text.count("raw pixels") == 2
     assert f"k-NN: {workdir} and {other} are not distinguishable" in text
     run.evaluate(other, protocol="knn", data=HOW["data"], test="digits@test[:100]")
-    (line,) = run.compared([workdir, other])
+    line, *_ = run.compared([workdir, other])
     assert "cannot be compared: they were tested on digits@test[:200] and digits@test[:100]" in line
 
 
@@ -102,6 +102,7 @@ def test_runs_of_two_seeds_are_tested_on_the_same_held_out_images(workdir, tmp_p
         (folder / "config.json").write_text(json.dumps(content))
     text = run.side_by_side(runs, protocol="knn")
     assert f"k-NN: {runs[0]} and {runs[1]} are not distinguishable" in text
+    assert text.endswith(f": seed is 0 in {runs[0]}, 1 in {runs[1]}.")
     assert scores.read(runs[0])["rows"] == scores.read(runs[1])["rows"] != ""
 
 

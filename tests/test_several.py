@@ -10,7 +10,7 @@ import pytest
 
 from jssl import cost, figures, mistakes
 from jssl.evals import scores as of_scores
-from jssl.evals.comparison import compare_runs
+from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes
 from jssl.maps import reduced
 from jssl.report import report
@@ -94,6 +94,16 @@ def test_paired_tests_say_who_is_better_and_what_was_measured_otherwise(both):
     words = text_of(section(both, "Scores"))
     assert "linear probe: good is better than bad by 45.0 points" in words
     assert "linear probe: k is 7 in good, 20 in bad." in words
+
+
+def test_what_was_not_measured_alike_is_said_once_with_its_tasks_and_nothing_of_what_was_found():
+    settings = {"seed": 0, "k": 7, "grid": [{"accuracy": 0.5}], "penalty": [1.0]}
+    score = lambda task, **more: {"encoder": "trained", "task": task, "settings": {**settings, **more}}
+    one = {"scores": [score("knn"), score("linear")]}
+    other = {"scores": [score("knn", seed=1, k=20, grid=[]), score("linear", seed=1, penalty=[2.0])]}
+    lines = ["k-NN, linear probe: seed is 0 in a, 1 in b.", "k-NN: k is 7 in a, 20 in b."]
+    assert other_protocols({"a": one, "b": other}) == lines
+    assert other_protocols({"a": one, "b": one, "c": {}}) == []
 
 
 def test_equal_runs_are_not_distinguishable(tmp_path):

@@ -6,8 +6,10 @@ import numpy as np
 
 from jssl.evals.scores import compare, title
 
-# Of a score's settings: what each run picks for itself, on its own validation rows, or finds.
-PICKED = ("penalty", "validation_accuracy", "rate_per_256", "stderr", "batch_size", "picked")
+# Of a score's settings: what each run picks for itself, on its own validation rows, and what it finds.
+PICKED = ("penalty", "validation_accuracy", "rate_per_256", "stderr", "batch_size", "picked", "cost")
+FOUND = ("grid", "std", "accuracy", "p", "words", "by group", "worst", "best", "by corruption", "by shift")
+FOUND += ("nearest_agrees", "left_out")
 
 
 def compare_runs(runs):
@@ -38,3 +40,21 @@ def _apart(first, second, task):
         return f"{first['test']} and {second['test']}"
     same = all(np.array_equal(first[name], second[name]) for name in ("rows", "labels"))
     return None if same else f"other images of {first['test']}"
+
+
+def other_protocols(runs):
+    """What was not measured alike of the trained encoders. runs: {name: what scores.json holds} -> ["k-NN: k is 7 in a,
+    20 in b.", ...], seeds and all, each once, with the tasks of which it holds."""
+    found = {}
+    for name, content in runs.items():
+        for score in content.get("scores", []):
+            if score["encoder"] == "trained":
+                found.setdefault(score["task"], {})[name] = score.get("settings", {})
+    lines = {}  # tasks, by what is said of them
+    for task, settings in found.items():
+        for field in dict.fromkeys(field for of in settings.values() for field in of if field not in PICKED + FOUND):
+            values = {name: str(of.get(field)) for name, of in settings.items()}
+            if len(set(values.values())) > 1:
+                said = ", ".join(f"{value} in {name}" for name, value in values.items())
+                lines.setdefault(f"{field} is {said}.", []).append(title(task))
+    return [f"{', '.join(tasks)}: {line}" for line, tasks in lines.items()]

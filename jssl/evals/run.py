@@ -9,7 +9,7 @@ from jssl import data as sources
 from jssl.encoder import Encoder
 from jssl.evals import graphs, table
 from jssl.evals import scores as of_scores
-from jssl.evals.comparison import compare_runs
+from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
 from jssl.evals.subject import BATCH, config_of, of_run
 from jssl.experiment import provenance
@@ -87,10 +87,11 @@ def side_by_side(workdirs, **how):
 
 
 def compared(workdirs):
-    """The paired tests of every two runs as lines of text, from what `evaluate` has left in them."""
-    runs = {str(workdir): of_scores.read(workdir) for workdir in workdirs}
-    found, apart = compare_runs(runs)
-    return [f"{of_scores.title(one['task'])}: {one['words']}" for one in found] + apart
+    """The paired tests of every two runs as lines of text, from what `evaluate` has left in them, and what was not
+    measured alike."""
+    found, apart = compare_runs({str(workdir): of_scores.read(workdir) for workdir in workdirs})
+    others = other_protocols({str(workdir): of_scores.content(workdir) for workdir in workdirs})
+    return [f"{of_scores.title(one['task'])}: {one['words']}" for one in found] + apart + others
 
 
 def embed(workdir, data, out):

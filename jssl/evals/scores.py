@@ -14,7 +14,7 @@ from jssl.files import whole
 RESAMPLES = 10_000  # of a bootstrap and of a permutation test
 WIDE = 4  # tasks beside each other in a table of text
 LEVEL = 0.05  # below it two encoders are called different
-PREDICTIONS = "predictions.npz"
+SCORES, PREDICTIONS = "scores.json", "predictions.npz"
 TITLES = {
     "knn": "k-NN",
     "knn-loo": "k-NN, leave one out",
@@ -313,12 +313,18 @@ def write(folder, scores, protocol, run, test=None, labels=None, rows=""):
     comparisons = compare(*map(results, names), names)
     plain = [{key: value for key, value in score.items() if key != "rows"} for score in scores]
     content = {"protocol": protocol, "scores": plain, "comparisons": comparisons, "run": run}
-    with whole(folder / "scores.json") as file:
+    with whole(folder / SCORES) as file:
         file.write(json.dumps(content, indent=1) + "\n")
     known = {"test": np.asarray(test or ""), "rows": np.asarray(rows)} | ({} if labels is None else {"labels": labels})
     with whole(folder / PREDICTIONS, "wb") as file:
         np.savez(file, **known, **arrays)
     return comparisons
+
+
+def content(folder):
+    """What `write` put into scores.json; {} where there is none."""
+    path = pathlib.Path(folder, SCORES)
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def read(folder):
