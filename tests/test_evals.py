@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from jssl.evals import frozen, linear, scores
+from jssl.evals import frozen, linear, scores, table
 from jssl.evals.fewshot import fewshot
 from jssl.evals.grid import grid
 from jssl.evals.knn import knn
 from jssl.evals.labels import by_class, per_class, share
 from jssl.evals.neighbours import neighbours
+from jssl.evals.subject import Subject
 from tests.oracles import load
 
 CLASSES = 3
@@ -276,6 +279,31 @@ def test_scores_are_written_with_their_protocol(tmp_path):
         if score["draws"] == 1:
             np.testing.assert_array_equal(predictions == kept["labels"], right)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.npz", "scores.json"]
+
+
+def settings_of(name, **given):
+    config = {"eval": {"k": 7, "temperature": 0.1}}
+    return frozen.asked(Subject(None, config, {}, {}, options={name: given}), name)
+
+
+def test_settings_are_the_run_s_or_given():
+    assert settings_of("knn") == {"k": 7, "temperature": 0.1}
+    assert settings_of("knn", k="3", temperature="None") == {"k": 3, "temperature": None}
+    assert settings_of("fewshot", shots="2") == {"shots": (2,)}
+    assert settings_of("fewshot", shots="(2, 4)") == {"shots": (2, 4)}
+    assert settings_of("linear", penalties="1,0.1") == {"penalties": (1, 0.1)}
+    assert settings_of("linear-sgd", epochs="3") == {"rates": linear.RATES, "epochs": 3}
+    with pytest.raises(ValueError, match=r"shots=\(0.5,\): expected tuple\[int, ...\]"):
+        settings_of("fewshot", shots="0.5")
+
+
+def test_every_protocol_takes_its_own_settings_alone():
+    for name, path in table.SETTINGS.items():
+        fields = dataclasses.asdict(pkgutil.resolve_name(path)())
+        table.check({name: fields}, [name])
+        with pytest.raises(ValueError, match=f"{name} is not asked for"):
+            table.check({name: fields}, ["fairness"])
+    table.check({"finetune": {"epochs": 1.0}}, ["semi"])
 
 
 # ---- classes

@@ -12,7 +12,7 @@ import pytest
 from jssl import config as configs
 from jssl import data
 from jssl.encoder import Encoder
-from jssl.evals import finetune, run, table, tuned
+from jssl.evals import finetune, run, table
 from jssl.evals.labels import by_hash
 from jssl.evals.scores import title
 from jssl.evals.subject import Subject
@@ -218,12 +218,11 @@ def test_a_class_with_one_image_keeps_it(encoder):
     assert tune(encoder, source.take(np.flatnonzero(chosen)), OTHERS, classes=3)["predictions"].max() <= 2
 
 
-def test_scores_carry_their_settings_and_more_draws_their_error(workdir, monkeypatch):
-    monkeypatch.setattr(tuned, "PARTS", (0.1,))  # each part compiles its own programs
+def test_scores_carry_their_settings_and_more_draws_their_error(workdir):
     how = {
         "data": "digits@[:200]",
         "test": "digits@test[:40]",
-        "options": {"finetune": {"least": "2", "epochs": "0.1"}},
+        "options": {"finetune": {"least": "2", "epochs": "0.1"}, "semi": {"shares": "0.1"}},
     }
     text = run.evaluate(workdir, "knn,finetune,semi", draws=2, **how)
     scores = json.loads((workdir / "scores.json").read_text())["scores"]

@@ -184,6 +184,10 @@ def test_what_does_not_suit_the_encoder_is_one_line(trained, tmp_path):
         evaluate(workdir, data=f"npz:{tmp_path}/narrow.npz")
     with pytest.raises(ValueError, match="--test digits: test nodes come with a graph"):
         evaluate(workdir, test="digits")
+    with pytest.raises(ValueError, match=r"--knn\.k: the protocols of graphs have no settings"):
+        evaluate(workdir, options={"knn": {"k": "3"}})
+    with pytest.raises(ValueError, match="--draws 2: draws are of random splits, for the linear probe of nodes"):
+        evaluate(workdir, protocol="knn", draws=2)
     for name, value in ("share", 0.5), ("eval_source", "digits"):
         made = config()
         made.data[name] = value

@@ -1,5 +1,6 @@
 """Protocols over frozen features: k-NN, linear probes, few labels per class."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -11,6 +12,33 @@ from jssl.evals.scores import attempt, entry, title
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
 PART = 0.8  # of the training set, in each of several draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Knn:
+    """By default the run's own, of its config's `eval`."""
+
+    k: int = 20
+    temperature: float | None = 0.07  # None: equal votes
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    penalties: tuple[float, ...] = linear.PENALTIES  # of which validation rows pick one
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearSgd:
+    rates: tuple[float, ...] = linear.RATES  # per 256 images, of which validation rows pick one
+    epochs: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    shots: tuple[int, ...] = (1, 5, 10)  # labelled images per class
+
+
+SETTINGS = {"knn": Knn, "linear": Linear, "linear-sgd": LinearSgd, "fewshot": FewShot}
 
 
 def evaluate(
@@ -86,7 +114,7 @@ def evaluate(
 
 def of(subject, name):
     """The scores of one protocol for all that the subject has features of."""
-    config, scores = subject.config, []
+    how, scores = asked(subject, name), []
     for encoder, found in subject.features.items():
         scores += evaluate(
             found,
@@ -95,12 +123,18 @@ def of(subject, name):
             protocols=(name,),
             draws=subject.draws or 1,
             seed=subject.seed,
-            k=config["eval"]["k"],
-            temperature=config["eval"]["temperature"],
             label_names=subject.splits["train"].label_names,
             missing=subject.missing,
+            **how,
         )
     return scores
+
+
+def asked(subject, name):
+    """What `evaluate` takes for one protocol, of the user's settings and the run's config."""
+    measure = subject.config["eval"]
+    default = Knn(measure["k"], measure["temperature"]) if name == "knn" else SETTINGS[name]()
+    return dataclasses.asdict(subject.settings(name, default))
 
 
 linear_of, sgd_of, fewshot_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd", "fewshot"))
@@ -111,7 +145,7 @@ def knn_of(subject):
     scores = of(subject, "knn")
     if subject.splits["train"].spec != subject.splits["test"].spec:
         return scores
-    how = {name: subject.config["eval"][name] for name in ("k", "temperature")}
+    how = asked(subject, "knn")
     labels = np.concatenate([subject.labels["train"], subject.labels["test"]])
     for encoder, found in subject.features.items():
         every = np.concatenate([found["train"], found["test"]])
@@ -171,6 +205,6 @@ def _knn_settings(found, train_rows, temperature):
     return {
         **knn.described(found[0]["k"], temperature),
         "train_rows": train_rows,
-        "picked_by": "k and T are the config's; the grid is of test images: its best is no accuracy of the encoder",
+        "picked_by": "k and T are given, the grid is of test images: its best is no accuracy of the encoder",
         "grid": [{**draws[0], "accuracy": float(np.mean([one["accuracy"] for one in draws]))} for draws in cells],
     }

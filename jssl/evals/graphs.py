@@ -35,6 +35,10 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     asked = asked or tuple(task for task in tasks if task != "links" or positive is not None)
     if unknown := [task for task in asked if task not in tasks]:
         raise ValueError(f"unknown protocol {unknown[0]!r} of {graph.contents}{nearest(unknown[0], tasks)}")
+    if draws and not ("linear" in asked and graph.single and not _given(graph)):
+        raise ValueError(
+            f"--draws {draws}: draws are of random splits, for the linear probe of nodes whose graph comes without one"
+        )
     if "links" in asked and positive is None:
         raise ValueError("links: training has seen every edge; expected a run with --config.data.held_edges=0.1")
     features = {name: encoder.embed(graph, workers=default_workers()) for name, encoder in encoders.items()}
@@ -90,7 +94,7 @@ def raw(graph):
 
 def split(graph, seed):
     """{"train", "test": numbers} of labelled examples: those that came with the data, or four fifths and a fifth."""
-    if {"train", "test"} <= graph.splits.keys():
+    if _given(graph):
         first = each_split(graph.splits)[0]
         return {part: first[part] for part in ("train", "test")}
     known = np.flatnonzero(graph.labels >= 0)
@@ -103,13 +107,18 @@ def node_splits(graph, count, seed):
 
     Where it has no validation nodes a stratified fifth of the training nodes are.
     """
-    given = each_split(graph.splits)
-    if not given or not {"train", "test"} <= given[0].keys():
+    if not _given(graph):
         return nodes.random_splits(graph.labels, count, seed=seed)
+    given = each_split(graph.splits)
     if "val" in given[0]:
         return given
     rng = np.random.default_rng(seed)
     return [_with_val(one, share(graph.labels[one["train"]], 0.8, rng)) for one in given]
+
+
+def _given(graph):
+    """Whether a split came with the graph."""
+    return {"train", "test"} <= graph.splits.keys()
 
 
 def _with_val(one, kept):
@@ -121,8 +130,8 @@ def linear(name, features, graph, draws, seed):
     splits = node_splits(graph, draws or SPLITS, seed)
     found = nodes.probe(features, graph.labels, splits)
     test = splits[0]["test"]
-    drawn = "that came with the graph" if "train" in graph.splits else "random"
-    if "train" in graph.splits and "val" not in graph.splits:
+    drawn = "that came with the graph" if _given(graph) else "random"
+    if _given(graph) and "val" not in graph.splits:
         drawn += ", a stratified fifth of the training nodes for validation"
     settings = {**found["settings"], "split": drawn}
     by = by_class(found["predictions"], graph.labels[test], graph.label_names)

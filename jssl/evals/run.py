@@ -27,8 +27,13 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     """
     workdir = pathlib.Path(workdir)
     asked = tuple(protocol.split(",")) if protocol and protocol != table.ALL else None
-    config = config_of(workdir)
+    if draws is not None and draws < 1:
+        raise ValueError(f"--draws {draws}: expected at least 1")
+    config, options = config_of(workdir), options or {}
     if config["modality"] == "graph":
+        if options:
+            name, given = next(iter(options.items()))
+            raise ValueError(f"--{name}.{next(iter(given))}: the protocols of graphs have no settings")
         if test:
             raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
         encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
@@ -36,7 +41,8 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
         labels, rows = None, ""
     else:
         names = table.PROTOCOLS if protocol == table.ALL else asked or table.DEFAULT
-        scores, said, labels, rows = of_images(workdir, names, asked, draws, data, test, options or {})
+        table.check(options, names)
+        scores, said, labels, rows = of_images(workdir, names, asked, draws, data, test, options)
     if isinstance(said, str):
         return said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))

@@ -34,9 +34,6 @@ TITLES = {
     "corloc-attention": "CorLoc, attention",
     "anomaly-image": "anomaly, AUROC of images",
     "anomaly-pixel": "anomaly, AUROC of pixels",
-    "recall-1": "recall@1",
-    "recall-5": "recall@5",
-    "recall-10": "recall@10",
     "map": "mAP",
     "rankme": "RankMe",
     "alpha-req": "alpha-ReQ",
@@ -249,6 +246,8 @@ def title(task):
         name, _, way = n.rpartition("-")
         from_run = " of the run's set" if name.endswith("-own") else ""
         return f"{title(way)}{from_run}, {name.removesuffix('-own')}"
+    if kind == "recall":
+        return f"recall@{n}"
     if kind == "fewshot" and n.isdigit():
         return f"{n} label{'s' if n != '1' else ''} per class"
     if task.startswith("peft-last-"):
