@@ -132,6 +132,13 @@ def test_classes_of_the_test_set_are_known_by_their_names():
         unknown.classes  # noqa: B018
 
 
+def test_other_data_are_tested_on_a_fifth_of_their_own_and_not_on_the_runs_test_set(workdir):
+    specs = lambda **how: {part: source.spec for part, source in of_run(workdir, **how).splits.items()}
+    assert specs() == specs(data="digits") == {"train": "digits", "test": "digits@test"}
+    assert specs(data="digits@[:90]") == {"train": "digits@[:90]", "test": "digits@[:90]"}
+    assert specs(data="digits@[:90]", test="digits@test") == {"train": "digits@[:90]", "test": "digits@test"}
+
+
 def test_nothing_is_embedded_before_it_is_asked_for(workdir):
     subject = of_run(workdir, **HOW)
     assert "features" not in vars(subject)

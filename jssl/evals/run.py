@@ -23,7 +23,8 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     default those that take seconds; "all": whatever the data allow, in minutes. draws: of the labelled images, one by
     default, for all but fewshot, which draws 100 times, and semi, 5; of splits of a graph that comes without one, 20.
     data, test: other labelled sources than the run's own. Without a test source a fifth of the labelled images is held
-    out: the encoder has then seen them, without labels. options: {protocol: {field of its settings: value or text}}.
+    out; where they are those of the run, the encoder has seen them, without labels. options: {protocol: {field of its
+    settings: value or text}}.
     """
     workdir = pathlib.Path(workdir)
     asked = tuple(protocol.split(",")) if protocol and protocol != table.ALL else None
@@ -63,7 +64,7 @@ def of_images(workdir, names, asked, draws, data, test, options):
     save_pictures(workdir, subject.embedded("trained", "test"), subject.splits["test"])
     save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
     said = {part: source.spec for part, source in subject.splits.items()}
-    said["encoder_saw_test_images"] = not (test or subject.config["data"]["eval_source"])
+    said["encoder_saw_test_images"] = said["test"] == subject.config["data"]["source"]
     labelled = all(source.labels is not None for source in subject.splits.values())
     if not asked and not labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}

@@ -98,8 +98,8 @@ class Subject:
 def of_run(folder, data=None, test=None, **more):
     """The subject of a run directory, or of an encoder's folder, for which `data` must be given.
 
-    data, test: sources other than the run's own. Without a test source a fifth of the labelled images is held out, see
-    `held_out`: the encoder has then seen them, without labels.
+    data, test: sources other than the run's own, of which the test set is for its own data alone. Without a test source
+    a fifth of the labelled images is held out, see `held_out`.
     """
     folder = pathlib.Path(folder)
     config = config_of(folder)
@@ -111,7 +111,9 @@ def of_run(folder, data=None, test=None, **more):
     opened = lambda spec: sources.open_source(
         spec, channels=encoders["trained"].channels, max_bad=config["data"]["max_bad"]
     )
-    train, test = opened(data or config["data"]["source"]), test or config["data"]["eval_source"]
+    if data in (None, config["data"]["source"]):
+        test = test or config["data"]["eval_source"]
+    train = opened(data or config["data"]["source"])
     splits = {"train": train, "test": opened(test)} if test else held_out(train)
     workers = sources.default_workers()
     return Subject(folder, config, encoders, splits, seed=config["seed"], workers=workers, **more)
@@ -130,11 +132,13 @@ def config_of(folder):
 
 def held_out(source):
     """A fifth of each class for testing, by a hash of the images' names, the same for every run, the rest for training;
-    of a class of one image nothing. Without labels all of it for both."""
+    of a class of one image nothing. Without labels all of it for both. ValueError where nothing is left for testing."""
     if source.labels is None:
         return {"train": source, "test": source}
     _, kinds, counts = np.unique(source.labels, return_inverse=True, return_counts=True)
     held = by_hash(source.names, source.labels, PART, 0) & (counts[kinds] > 1)
+    if not held.any():
+        raise ValueError(f"{source.spec} has one image of each class, none for testing; expected more, or a test set")
     return {"train": source.take(np.flatnonzero(~held)), "test": source.take(np.flatnonzero(held))}
 
 
