@@ -101,6 +101,10 @@ def test_of_a_class_of_one_image_none_is_held_out():
     splits = subject.held_out(source)
     assert sorted(splits["train"].labels) == [0, 0, 1, 1, 2]
     assert sorted(splits["test"].labels) == [0, 1]
+    pairs = dataclasses.replace(source.take(np.arange(6)), labels=np.array([0, 0, 1, 1, 2, 2], np.int32))
+    assert [sorted(part.labels) for part in subject.held_out(pairs).values()] == [[0, 1, 2], [0, 1, 2]]
+    with pytest.raises(ValueError, match=r"digits@.* has one image of each class, none for testing; expected"):
+        subject.held_out(dataclasses.replace(source, labels=np.arange(7, dtype=np.int32)))
 
 
 def test_without_labels_eval_says_what_can_be_said(workdir, tmp_path):

@@ -193,6 +193,8 @@ def test_what_cannot_be_is_said_in_one_line(encoder):
             given(field, value)
     with pytest.raises(ValueError, match="expected at least two classes"):
         tune(encoder, LABELLED.take(np.flatnonzero(LABELLED.labels == 3)), OTHERS)
+    with pytest.raises(ValueError, match="epochs=-1 and least=0 are 0 steps; expected at least one"):
+        tune(encoder, LABELLED, OTHERS, settings=finetune.Settings(epochs=-1.0, least=0))
 
 
 # ---- few labels
