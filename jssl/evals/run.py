@@ -11,8 +11,10 @@ from jssl.evals import graphs, table
 from jssl.evals import scores as of_scores
 from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
-from jssl.evals.subject import BATCH, config_of, of_run
+from jssl.evals.subject import BATCH, config_of, learns_labels, of_run
 from jssl.experiment import provenance
+
+SEEN = "the encoder was trained on images of this test set with their labels: expected others, --test"
 
 
 def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=None):
@@ -23,8 +25,8 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     default those that take seconds; "all": whatever the data allow, in minutes. draws: of the labelled images, one by
     default, for all but fewshot, which draws 100 times, and semi, 5; of splits of a graph that comes without one, 20.
     data, test: other labelled sources than the run's own. Without a test source a fifth of the labelled images is held
-    out; where they are those of the run, the encoder has seen them, without labels. options: {protocol: {field of its
-    settings: value or text}}.
+    out; where they are those of the run, the encoder has seen them, and it is said whether with their labels. options:
+    {protocol: {field of its settings: value or text}}.
     """
     workdir = pathlib.Path(workdir)
     asked = tuple(protocol.split(",")) if protocol and protocol != table.ALL else None
@@ -50,7 +52,8 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     described = {"protocols": protocol or used, "draws": draws, "seed": config["seed"], "data": said}
     found = of_scores.write(workdir, scores, described, provenance(), said.get("test"), labels, rows)
     same = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found if one["p"] >= of_scores.LEVEL]
-    return "\n".join([of_scores.table(scores, said.get("left out")), *same])
+    seen = [SEEN] if said.get("encoder_saw_their_labels") else []
+    return "\n".join([of_scores.table(scores, said.get("left out")), *seen, *same])
 
 
 def of_images(workdir, names, asked, draws, data, test, options):
@@ -64,7 +67,9 @@ def of_images(workdir, names, asked, draws, data, test, options):
     save_pictures(workdir, subject.embedded("trained", "test"), subject.splits["test"])
     save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
     said = {part: source.spec for part, source in subject.splits.items()}
-    said["encoder_saw_test_images"] = said["test"] == subject.config["data"]["source"]
+    said["encoder_saw_test_images"] = seen = said["test"] == subject.config["data"]["source"]
+    if seen and learns_labels(subject.encoders["trained"].method, subject.config, subject.splits["test"]):
+        said["encoder_saw_their_labels"] = True
     labelled = all(source.labels is not None for source in subject.splits.values())
     if not asked and not labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}

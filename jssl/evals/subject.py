@@ -5,12 +5,14 @@ import functools
 import json
 import pathlib
 
+import jax
 import numpy as np
 
 from jssl import config as configs
 from jssl import data as sources
 from jssl.encoder import Encoder, gathered
 from jssl.evals.labels import by_hash, check_classes
+from jssl.method import LABELS
 
 PIXELS = 32  # side to which larger images are brought before they count as raw pixels
 BATCH = 256
@@ -140,6 +142,17 @@ def held_out(source):
     if not held.any():
         raise ValueError(f"{source.spec} has one image of each class, none for testing; expected more, or a test set")
     return {"train": source.take(np.flatnonzero(~held)), "test": source.take(np.flatnonzero(held))}
+
+
+def learns_labels(method, config, source):
+    """Whether a method's loss reads the labels of its source. config: that of the run, with its views."""
+    if not hasattr(method, "rows"):  # without which it has no place for them
+        return False
+    augment, size = configs.build(config["augment"]), config["train"]["batch_size"]
+    shapes = source.shapes(size, size, getattr(augment, "crops", None))
+    batch = {name: jax.ShapeDtypeStruct(*of) for name, of in shapes.items()}
+    first = lambda rng, batch: method.init(rng, augment(rng, batch))
+    return LABELS in jax.eval_shape(first, jax.random.key(0), batch)[1]
 
 
 def pixels(source, workers=0):
