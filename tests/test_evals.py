@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from jssl.evals import frozen, linear, scores, table
+from jssl.evals import frozen, kept, linear, scores, table
 from jssl.evals.fewshot import fewshot
 from jssl.evals.grid import grid
 from jssl.evals.knn import knn
@@ -254,7 +254,7 @@ def test_one_draw_has_the_binomial_error_of_the_test_set():
 
 def test_scores_are_written_with_their_protocol(tmp_path):
     found = scores_of(protocols=frozen.PROTOCOLS, fewshot_draws=3, epochs=2)
-    scores.write(tmp_path, found, {"seed": 0}, {"commit": "abc"}, "the test set", TEST[1])
+    kept.write(tmp_path, found, {"seed": 0}, {"commit": "abc"}, "the test set", TEST[1])
     read = json.loads((tmp_path / "scores.json").read_text())
     assert [s["task"] for s in read["scores"]] == [
         "knn",
@@ -264,20 +264,20 @@ def test_scores_are_written_with_their_protocol(tmp_path):
         "fewshot-5",
         "fewshot-10",
     ]
-    assert read["protocol"] == {"seed": 0}
+    assert read["protocol"] == {"seed": 0, "test rows": ""}
     assert read["run"] == {"commit": "abc"}
     for score in read["scores"]:
         assert set(score) - {"classes"} == {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings"}
         assert score["low"] <= score["mean"] <= score["high"]
         assert ("classes" in score) == (not score["task"].startswith("fewshot"))
         assert {"classifier", "draw", "seed", "stderr", "test_rows"} <= set(score["settings"])
-    kept = scores.read(tmp_path)
-    assert kept["test"] == "the test set"
+    there = kept.read(tmp_path)
+    assert there["test"] == "the test set"
     for score in found:
-        right, predictions = (kept[name]["trained"][score["task"]] for name in ("right", "predictions"))
+        right, predictions = (there[name]["trained"][score["task"]] for name in ("right", "predictions"))
         assert right.mean() == pytest.approx(score["mean"])
         if score["draws"] == 1:
-            np.testing.assert_array_equal(predictions == kept["labels"], right)
+            np.testing.assert_array_equal(predictions == there["labels"], right)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.npz", "scores.json"]
 
 

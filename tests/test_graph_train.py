@@ -10,8 +10,8 @@ from jssl import config as configs
 from jssl import data
 from jssl import train as loop
 from jssl.encoder import Encoder
+from jssl.evals.kept import read
 from jssl.evals.run import embed, evaluate
-from jssl.evals.scores import read
 from jssl.experiment import fill, open_data, open_graph
 from jssl.method import LABELS
 from jssl.report import report

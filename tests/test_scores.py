@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from jssl import data
-from jssl.evals import run, scores
+from jssl.evals import kept, run, scores
 from jssl.evals.subject import Subject, of_run
 
 HOW = {"data": "digits@[:300]", "test": "digits@test[:200]"}
@@ -76,6 +76,41 @@ def test_a_figure_that_is_no_accuracy_has_no_error_and_its_own_unit():
     assert scores.table([score]).splitlines()[-1].split() == ["trained", "31.250"]
 
 
+def put(folder, task, accuracy=0.5, commit="", **other):
+    """Writes the score of one task -> {task: mean}, the tasks of predictions.npz, what scores.json holds."""
+    how = {"seed": 0, "weights": "a", "rows": "r", "spec": "set"} | other
+    right = results(20, accuracy)
+    found = [scores.entry(task, name, [right.mean()], {}, right=right) for name in ("trained", "untrained")]
+    protocol = {"protocols": task, "seed": how["seed"], "weights": how["weights"], "data": {"test": how["spec"]}}
+    kept.write(folder, found, protocol, {"commit": commit}, how["spec"], np.zeros(20, int), how["rows"])
+    there = kept.content(folder)
+    means = {score["task"]: score["mean"] for score in there["scores"] if score["encoder"] == "trained"}
+    return means, set(kept.read(folder)["right"]["trained"]), there
+
+
+def test_scores_of_other_tasks_stay_and_what_made_them_is_said(tmp_path):
+    put(tmp_path, "knn", commit="one")
+    means, tasks, there = put(tmp_path, "linear", commit="two")
+    assert tasks == set(means) == {"knn", "linear"}
+    assert [one["task"] for one in there["comparisons"]] == ["knn", "linear"]
+    assert (there["run"], there["earlier"]) == ({"commit": "two"}, {"knn": {"commit": "one"}})
+    assert there["protocol"]["protocols"] == "knn,linear"
+    means, tasks, there = put(tmp_path, "knn", 1.0, "three")
+    assert means["knn"] == 1
+    assert tasks == set(means) == {"knn", "linear"}
+    assert (there["run"], there["earlier"]) == ({"commit": "three"}, {"linear": {"commit": "two"}})
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"weights": "b"}, {"rows": "s"}, {"spec": "x"}])
+def test_scores_of_another_encoder_or_test_set_begin_anew(tmp_path, caplog, other):
+    put(tmp_path, "knn")
+    with caplog.at_level("INFO"):
+        means, tasks, there = put(tmp_path, "linear", **other)
+    assert tasks == set(means) == {"linear"}
+    assert "earlier" not in there
+    assert "scores.json is begun anew" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def workdir(simclr_copy):
     return simclr_copy
@@ -103,7 +138,7 @@ def test_runs_of_two_seeds_are_tested_on_the_same_held_out_images(workdir, tmp_p
     text = run.side_by_side(runs, protocol="knn")
     assert f"k-NN: {runs[0]} and {runs[1]} are not distinguishable" in text
     assert text.endswith(f": seed is 0 in {runs[0]}, 1 in {runs[1]}.")
-    assert scores.read(runs[0])["rows"] == scores.read(runs[1])["rows"] != ""
+    assert kept.read(runs[0])["rows"] == kept.read(runs[1])["rows"] != ""
 
 
 def test_an_encoder_without_a_run_is_scored_on_the_data_that_are_named(workdir, tmp_path):

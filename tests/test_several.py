@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jssl import cost, figures, mistakes
+from jssl.evals import kept
 from jssl.evals import scores as of_scores
 from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes
@@ -45,11 +46,11 @@ def make(folder, wrong, method="simclr:SimCLR", lr=0.1, test="set@test"):
         settings = {"k": 7 if lr == 0.1 else 20, "test_rows": 60}
         by_row = {"right": right, "predictions": found, "confidence": confidence}
         scores.append(of_scores.entry("linear", encoder, [right.mean()], settings, **by_row))
-    of_scores.write(folder, scores, {}, {}, test, LABELS)
+    kept.write(folder, scores, {}, {}, test, LABELS)
     x = np.random.default_rng(0).normal(size=(60, 8)) + 3 * np.eye(3, 8)[LABELS]
     np.savez(folder / "map.npz", features=reduced(x), label=LABELS, label_names=NAMES)
     source = types.SimpleNamespace(image=lambda row: np.full((8, 8, 1), row, np.uint8), names=None)
-    save_mistakes(folder, scores, LABELS, source, NAMES)
+    save_mistakes(folder, kept.read(folder), source, NAMES)
     return folder
 
 
@@ -118,7 +119,7 @@ def test_runs_on_other_test_sets_are_not_compared(tmp_path):
 
 
 def results(rows="x", n=60, **other):
-    """What `scores.read` gives of one run whose probe is always right; other: {task: identity of its test set}."""
+    """What `kept.read` gives of one run whose probe is always right; other: {task: identity of its test set}."""
     right = {"linear": np.ones(n), **{task: np.ones(len(of)) for task, of in other.items()}}
     return {"test": "set", "rows": rows, "labels": LABELS, "right": {"trained": right}, "other": {"trained": other}}
 

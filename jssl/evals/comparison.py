@@ -13,7 +13,7 @@ FOUND += ("nearest_agrees", "left_out")
 
 
 def compare_runs(runs):
-    """Every two runs by their trained encoders. runs: {name: what `scores.read` gives} -> their comparisons, as of
+    """Every two runs by their trained encoders. runs: {name: what `kept.read` gives} -> their comparisons, as of
     `scores.compare`, and lines of text on what was tested on other examples; what has no results of single examples is
     left out."""
     found, apart = [], []

@@ -8,8 +8,9 @@ from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
 from jssl.evals import cluster, frozen, links, nodes, svm
+from jssl.evals.kept import identity, on
 from jssl.evals.labels import by_class, share
-from jssl.evals.scores import attempt, entry, identity, on, timed, title
+from jssl.evals.scores import attempt, entry, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
 from jssl.experiment import open_graph
 

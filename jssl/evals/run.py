@@ -7,7 +7,7 @@ import numpy as np
 
 from jssl import data as sources
 from jssl.encoder import Encoder
-from jssl.evals import graphs, table
+from jssl.evals import graphs, kept, table
 from jssl.evals import scores as of_scores
 from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
@@ -18,7 +18,8 @@ SEEN = "the encoder was trained on images of this test set with their labels: ex
 
 
 def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=None):
-    """Scores a run: writes scores.json and what the report shows into it and returns the table as text.
+    """Scores a run: writes scores.json and what the report shows into it and returns the table as text. Earlier scores
+    by other protocols stay, see `kept.write`.
 
     workdir: a run directory, or the folder of an encoder that comes without one, for which `data` must be given.
     protocol: comma-separated names, of `jssl.evals.table.PROTOCOLS` for images, of `jssl.evals.graphs` for graphs; by
@@ -41,24 +42,27 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
             raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
         encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
         scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
-        labels, rows = None, ""
+        subject, trained = None, encoders["trained"]
     else:
         names = table.PROTOCOLS if protocol == table.ALL else asked or table.DEFAULT
         table.check(options, names)
-        scores, said, labels, rows = of_images(workdir, names, asked, draws, data, test, options)
+        scores, said, subject = of_images(workdir, names, asked, draws, data, test, options)
+        trained = subject.encoders["trained"]
     if isinstance(said, str):
         return said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
-    described = {"protocols": protocol or used, "draws": draws, "seed": config["seed"], "data": said}
-    found = of_scores.write(workdir, scores, described, provenance(), said.get("test"), labels, rows)
+    described = {"protocols": protocol or used, "seed": config["seed"], "data": said}
+    described["weights"] = kept.digest(trained.folder / "weights.npz")
+    found = kept.write(workdir, scores, described, provenance(), **(subject.tested if subject else {}))
+    if subject and subject.labelled:
+        save_mistakes(workdir, kept.read(workdir), subject.splits["test"], subject.splits["train"].label_names)
     same = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found if one["p"] >= of_scores.LEVEL]
     seen = [SEEN] if said.get("encoder_saw_their_labels") else []
     return "\n".join([of_scores.table(scores, said.get("left out")), *seen, *same])
 
 
 def of_images(workdir, names, asked, draws, data, test, options):
-    """-> scores, what to say of the data, labels and `identity` of the test images; or nothing and a text, where there
-    are no labels.
+    """-> scores, what to say of the data, the `Subject`; or no scores and a text, where there are no labels.
 
     names: of protocols; asked: those that the user named, of which each is to give something, or None.
     """
@@ -70,10 +74,9 @@ def of_images(workdir, names, asked, draws, data, test, options):
     said["encoder_saw_test_images"] = seen = said["test"] == subject.config["data"]["source"]
     if seen and learns_labels(subject.encoders["trained"].method, subject.config, subject.splits["test"]):
         said["encoder_saw_their_labels"] = True
-    labelled = all(source.labels is not None for source in subject.splits.values())
-    if not asked and not labelled and names is not table.PROTOCOLS:
+    if not asked and not subject.labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}
-        return [], unlabelled(workdir, found, said["train"]), None, ""
+        return [], unlabelled(workdir, found, said["train"]), subject
     scores = []
     for name, protocol in protocols.items():
         known = len(missing)
@@ -82,11 +85,7 @@ def of_images(workdir, names, asked, draws, data, test, options):
         if asked and not found and len(missing) > known:  # nothing is left of what was asked for
             raise ValueError(list(missing.values())[-1])
         scores += found
-    labels = subject.labels["test"] if labelled else None
-    if labelled:
-        save_mistakes(workdir, scores, labels, subject.splits["test"], subject.splits["train"].label_names)
-    rows = of_scores.identity(said["test"], subject.splits["test"].names)
-    return scores, {**said, **({"left out": missing} if missing else {})}, labels, rows
+    return scores, {**said, **({"left out": missing} if missing else {})}, subject
 
 
 def side_by_side(workdirs, **how):
@@ -101,8 +100,8 @@ def side_by_side(workdirs, **how):
 def compared(workdirs):
     """The paired tests of every two runs as lines of text, from what `evaluate` has left in them, and what was not
     measured alike."""
-    found, apart = compare_runs({str(workdir): of_scores.read(workdir) for workdir in workdirs})
-    others = other_protocols({str(workdir): of_scores.content(workdir) for workdir in workdirs})
+    found, apart = compare_runs({str(workdir): kept.read(workdir) for workdir in workdirs})
+    others = other_protocols({str(workdir): kept.content(workdir) for workdir in workdirs})
     return [f"{of_scores.title(one['task'])}: {one['words']}" for one in found] + apart + others
 
 

@@ -1,20 +1,14 @@
-"""Scores: a mean with its errors, tests of two against each other, the table that people read, the files that stay."""
+"""Scores: a mean with its errors, tests of two against each other, the table that people read."""
 
-import hashlib
-import json
-import pathlib
 import time
 
 import numpy as np
 from absl import logging
 from scipy import stats
 
-from jssl.files import whole
-
 RESAMPLES = 10_000  # of a bootstrap and of a permutation test
 WIDE = 4  # tasks beside each other in a table of text
 LEVEL = 0.05  # below it two encoders are called different
-SCORES, PREDICTIONS = "scores.json", "predictions.npz"
 TITLES = {
     "knn": "k-NN",
     "knn-loo": "k-NN, leave one out",
@@ -84,8 +78,8 @@ def entry(
 
     Returns:
       {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings", **more}, low and high the ends of the
-      95 % bootstrap interval or None, and "rows", {"right", "predictions", "confidence"} where there are, which `write`
-      keeps apart.
+      95 % bootstrap interval or None, and "rows", {"right", "predictions", "confidence"} where there are, which
+      `kept.write` keeps apart.
     """
     values = np.asarray(values, float)
     rows = len(right) if right is not None else rows
@@ -281,64 +275,3 @@ def _cell(score):
     error = "" if score["stderr"] is None else f" ± {show(score['stderr'])}"
     between = "" if score.get("low") is None else f" [{show(score['low'])}, {show(score['high'])}]"
     return f"{show(score['mean'])}{error}{between}"
-
-
-def identity(spec, names):
-    """A digest that tells test examples from others, of where they are from and their names or numbers."""
-    return hashlib.blake2b("\n".join([spec, *map(str, names)]).encode(), digest_size=16).hexdigest()
-
-
-def on(scores, test):
-    """The scores, each with the `identity` of its test set: for those of other examples than the run's own."""
-    for score in scores:
-        if _paired(score):
-            score["rows"]["other"] = np.asarray(test)
-    return scores
-
-
-def write(folder, scores, protocol, run, test=None, labels=None, rows=""):
-    """Writes scores.json, {"protocol", "scores", "comparisons", "run"}, and predictions.npz, each whole or not at all.
-
-    The latter holds what scores say of single test examples: ENCODER/TASK/right, /predictions, /confidence, [M], and
-    /other as of `on`, with `test`, the name of the test set, its `labels` and its `identity`, `rows`. Comparisons:
-    paired tests of the encoder against its untrained self. -> the comparisons
-    """
-    folder = pathlib.Path(folder)
-    arrays = {
-        f"{score['encoder']}/{score['task']}/{name}": x for score in scores for name, x in score.get("rows", {}).items()
-    }
-    results = lambda encoder: {s["task"]: s["rows"]["right"] for s in scores if s["encoder"] == encoder and _paired(s)}
-    names = ("trained", "untrained")
-    comparisons = compare(*map(results, names), names)
-    plain = [{key: value for key, value in score.items() if key != "rows"} for score in scores]
-    content = {"protocol": protocol, "scores": plain, "comparisons": comparisons, "run": run}
-    with whole(folder / SCORES) as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-    known = {"test": np.asarray(test or ""), "rows": np.asarray(rows)} | ({} if labels is None else {"labels": labels})
-    with whole(folder / PREDICTIONS, "wb") as file:
-        np.savez(file, **known, **arrays)
-    return comparisons
-
-
-def content(folder):
-    """What `write` put into scores.json; {} where there is none."""
-    path = pathlib.Path(folder, SCORES)
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def read(folder):
-    """What `write` kept of single test examples -> {"test", "rows": text, "labels": int [M] or None, "right": {encoder:
-    {task: [M]}}, "predictions" and "confidence" likewise, "other": {encoder: {task: text}}}; empty where nothing was.
-    """
-    path = pathlib.Path(folder, PREDICTIONS)
-    arrays = dict(np.load(path)) if path.is_file() else {}
-    found = {name: str(arrays.pop(name, "")) for name in ("test", "rows")} | {"labels": arrays.pop("labels", None)}
-    found |= {"right": {}, "predictions": {}, "confidence": {}, "other": {}}
-    for key, x in arrays.items():
-        encoder, task, name = key.split("/")
-        found[name].setdefault(encoder, {})[task] = str(x) if name == "other" else x
-    return found
-
-
-def _paired(score):
-    return "right" in score.get("rows", {})

@@ -11,6 +11,7 @@ import numpy as np
 from jssl import config as configs
 from jssl import data as sources
 from jssl.encoder import Encoder, gathered
+from jssl.evals.kept import identity
 from jssl.evals.labels import by_hash, check_classes
 from jssl.method import LABELS
 
@@ -84,6 +85,18 @@ class Subject:
                 f"images of its {len(present)} classes alone"
             )
         return {"train": train.labels, "test": test.labels}
+
+    @property
+    def labelled(self):
+        """Whether there are labels of all images."""
+        return all(source.labels is not None for source in self.splits.values())
+
+    @property
+    def tested(self):
+        """The test images as `kept.write` takes them."""
+        test = self.splits["test"]
+        labels = self.labels["test"] if self.labelled else None
+        return {"test": test.spec, "rows": identity(test.spec, test.names), "labels": labels}
 
     @functools.cached_property
     def classes(self):

@@ -6,7 +6,7 @@ import re
 
 from jssl import data as sources
 from jssl.evals import frozen
-from jssl.evals.scores import identity, on
+from jssl.evals.kept import identity, on
 from jssl.evals.subject import RAW, held_out
 
 TASKS = ("knn", "linear")
