@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
+from jssl import data
 from jssl.evals import frozen, kept, linear, scores, table
 from jssl.evals.fewshot import fewshot
 from jssl.evals.grid import grid
@@ -198,13 +199,41 @@ def test_constant_dimensions_do_no_harm():
 
 # ---- few labels
 def test_fewshot_is_scikit_learn_s_with_c_of_one():
-    found = fewshot(*TRAIN, *TEST, **DATA, shots=4, draws=3, seed=5)
+    found = fewshot(*TRAIN, *TEST, **DATA, shots=4, draws=3)
     unit = lambda x: (x - TRAIN[0].mean(0)) / np.linalg.norm(x - TRAIN[0].mean(0), axis=1, keepdims=True)
-    for d, accuracy in enumerate(found["accuracies"]):
-        rows = per_class(TRAIN[1], 4, np.random.default_rng((5, 4, d)))
+    for rows, accuracy in zip(per_class(range(150), TRAIN[1], 4, 3), found["accuracies"], strict=True):
         assert np.bincount(TRAIN[1][rows]).tolist() == [4, 4, 4]
         expected = LogisticRegression(C=1.0).fit(unit(TRAIN[0][rows]), TRAIN[1][rows])
         assert accuracy == pytest.approx(expected.score(unit(TEST[0]), TEST[1]), abs=0.006)
+
+
+def test_the_few_are_drawn_by_name_whatever_the_order_and_evenly():
+    names, labels = [f"{i}.png" for i in range(60)], np.arange(60) % 3
+    chosen = lambda rows, names: [{names[row] for row in draw} for draw in rows]
+    rows = per_class(names, labels, 2, 500)
+    order = np.random.default_rng(0).permutation(60)
+    turned = [names[i] for i in order]
+    assert chosen(rows, names) == chosen(per_class(turned, labels[order], 2, 500), turned)
+    assert all(one <= four for one, four in zip(chosen(rows, names), chosen(per_class(names, labels, 4, 500), names)))
+    assert (np.bincount(labels[rows].ravel()) == 1000).all()
+    counts = np.bincount(rows.ravel(), minlength=60)  # 50 of each name, if even
+    assert 0.5 < np.var(counts) / 45 < 1.5
+    together = np.mean([(draw == rows[0]).all() for draw in rows[1:]])
+    assert together < 0.01
+
+
+def test_the_names_of_the_first_draws_are_listed(tmp_path):
+    source = data.open_source("digits@[:100]")
+    features = {"train": source.images.reshape(100, -1) / 255.0, "test": source.images[:20].reshape(20, -1) / 255.0}
+    splits = {"train": source, "test": source.take(range(20))}
+    subject = Subject(tmp_path, {"eval": {"k": 1, "temperature": 1.0}}, {}, splits, options={"fewshot": {"shots": "2"}})
+    vars(subject)["features"] = {"trained": features}
+    (score,) = frozen.fewshot_of(subject)
+    (task, listed), *more = json.loads((tmp_path / kept.SPLITS).read_text()).items()
+    assert (task, listed["of"], more) == (score["task"], "digits@[:100]", [])
+    assert [len(draw) for draw in listed["draws"]] == [20] * kept.DRAWS
+    rows = per_class(source.names, source.labels, 2, 1)[0]
+    assert listed["draws"][0] == [source.names[row] for row in rows]
 
 
 def test_more_labels_help():
@@ -270,7 +299,8 @@ def test_scores_are_written_with_their_protocol(tmp_path):
         assert set(score) - {"classes"} == {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings"}
         assert score["low"] <= score["mean"] <= score["high"]
         assert ("classes" in score) == (not score["task"].startswith("fewshot"))
-        assert {"classifier", "draw", "seed", "stderr", "test_rows"} <= set(score["settings"])
+        assert {"classifier", "draw", "stderr", "test_rows"} <= set(score["settings"])
+        assert ("seed" in score["settings"]) == (not score["task"].startswith("fewshot"))
     there = kept.read(tmp_path)
     assert there["test"] == "the test set"
     for score in found:

@@ -6,8 +6,8 @@ import functools
 import numpy as np
 
 from jssl.config import nearest
-from jssl.evals import fewshot, knn, linear
-from jssl.evals.labels import by_class, check, check_classes, check_labels, share
+from jssl.evals import fewshot, kept, knn, linear
+from jssl.evals.labels import by_class, check, check_classes, check_labels, per_class, share
 from jssl.evals.scores import attempt, entry, title
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
@@ -57,6 +57,7 @@ def evaluate(
     rates=linear.RATES,
     epochs=100,
     label_names=None,
+    names=None,
     missing=None,
 ):
     """Scores one encoder's frozen features -> [score, ...], each as of `jssl.evals.scores.entry`.
@@ -71,7 +72,8 @@ def evaluate(
         test set. More: each draw has a stratified 80 % of it, the standard error is that of the mean over draws.
       fewshot_draws: random choices of the labelled examples, per number of shots.
       k, temperature: of "knn"; penalties: of "linear"; rates, epochs: of "linear-sgd".
-      label_names: the names of the classes, for people, or None.
+      label_names: the names of the classes, for people, or None; names: of the training rows, of which fewshot's draws
+        are, or None for their numbers.
       missing: a dict that is told what the data do not allow, which is then left out, see `attempt`; or None.
 
     `mean` is an accuracy in [0, 1]. Test labels choose nothing. Raises ValueError, one line, for an unknown protocol,
@@ -94,7 +96,7 @@ def evaluate(
     scores = []
     for name in protocols:
         if name == "fewshot":
-            few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, seed=seed)
+            few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, names=names)
             for n in shots:
                 task = f"fewshot-{n}"
                 for found in attempt(title(task), lambda few=few, n=n: [few(shots=n)], missing):
@@ -124,6 +126,7 @@ def of(subject, name):
             draws=subject.draws or 1,
             seed=subject.seed,
             label_names=subject.splits["train"].label_names,
+            names=subject.splits["train"].names,
             missing=subject.missing,
             **how,
         )
@@ -137,7 +140,16 @@ def asked(subject, name):
     return dataclasses.asdict(subject.settings(name, default))
 
 
-linear_of, sgd_of, fewshot_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd", "fewshot"))
+linear_of, sgd_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd"))
+
+
+def fewshot_of(subject):
+    """Few labels per class; which, is in splits.json."""
+    scores, train = of(subject, "fewshot"), subject.splits["train"]
+    for task in dict.fromkeys(score["task"] for score in scores):
+        rows = per_class(train.names, subject.labels["train"], int(task.rpartition("-")[2]), kept.DRAWS)
+        kept.list_split(subject.workdir, task, train, rows)
+    return scores
 
 
 def knn_of(subject):

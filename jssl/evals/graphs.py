@@ -71,6 +71,7 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
             k=config["eval"]["k"],
             temperature=config["eval"]["temperature"],
             label_names=graph.label_names,
+            names=parts["train"],
             missing=missing,
         )
         return lambda name, found: on(scores(name, found), tested)

@@ -1,4 +1,5 @@
-"""The files in which scores stay: scores.json, and predictions.npz for what is of single test examples."""
+"""The files in which scores stay: scores.json, and predictions.npz for what is of single test examples; which training
+images had labels: splits.json."""
 
 import hashlib
 import json
@@ -10,7 +11,8 @@ from absl import logging
 from jssl.evals.scores import compare, title
 from jssl.files import whole
 
-SCORES, PREDICTIONS = "scores.json", "predictions.npz"
+SCORES, PREDICTIONS, SPLITS = "scores.json", "predictions.npz", "splits.json"
+LISTED, DRAWS = 10_000, 5  # names in splits.json, and draws, of each task at most
 
 
 def identity(spec, names):
@@ -58,6 +60,17 @@ def write(folder, scores, protocol, run, test=None, labels=None, rows=""):
     with whole(folder / PREDICTIONS, "wb") as file:
         np.savez(file, **known, **arrays)
     return comparisons
+
+
+def list_split(folder, task, source, rows):
+    """Adds to splits.json the names of the training images of a task's first draws, as many as `LISTED` and `DRAWS`
+    allow: {task: {"of": spec, "draws": [[name, ...], ...]}}. rows: int [draws, n]"""
+    path = pathlib.Path(folder, SPLITS)
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    listed = rows[: min(DRAWS, LISTED // rows.shape[1])]
+    found[task] = {"of": source.spec, "draws": [[str(source.names[row]) for row in draw] for draw in listed]}
+    with whole(path) as file:
+        file.write(json.dumps(found) + "\n")
 
 
 def _before(folder, protocol):

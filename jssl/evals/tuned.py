@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jssl.evals import fewshot
+from jssl.evals import fewshot, kept
 from jssl.evals.finetune import Settings, finetune
 from jssl.evals.frozen import PART
 from jssl.evals.labels import by_class, by_hash, share
@@ -29,7 +29,8 @@ def of_all(subject):
 
 
 def few(subject):
-    """1 % and 10 % of the labels, or other shares, several times, the same images for every run -> scores.
+    """1 % and 10 % of the labels, or other shares, several times, the same images for every run, listed in splits.json
+    -> scores.
 
     A probe of all frozen features, as `fewshot` has it, and each of the encoders fine-tuned.
     """
@@ -41,6 +42,7 @@ def few(subject):
         rows = [by_hash(names, labels, part, draw) for draw in range(subject.draws or DRAWS)]
         said = f"{100 * part:g} % of each class, one at least, by a hash of the images' names"
         task = f"semi-{100 * part:g}"
+        kept.list_split(subject.workdir, task, subject.splits["train"], np.stack([np.flatnonzero(one) for one in rows]))
         for name, found in subject.features.items():
             picked = np.stack([np.flatnonzero(chosen) for chosen in rows])
             predictions = fewshot.of_rows(found["train"], labels, found["test"], picked, classes=subject.classes)
