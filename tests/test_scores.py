@@ -36,6 +36,17 @@ def test_the_interval_holds_the_truth_in_95_of_100_sets():
     assert 0.90 < np.mean(held) < 0.99
 
 
+@pytest.mark.parametrize("accuracy", [0, 1])
+def test_where_all_are_right_or_none_the_interval_is_wilson_s(accuracy):
+    right = np.full(18, accuracy, float)
+    expected = stats.binomtest(18 * accuracy, 18).proportion_ci(method="wilson")
+    by_row = scores.entry("knn", "trained", [accuracy], {}, right=right)
+    for score in by_row, scores.entry("knn", "trained", [accuracy], {}, rows=18):
+        np.testing.assert_allclose((score["low"], score["high"]), expected, atol=1e-12)
+        assert "Wilson" in score["settings"]["interval"]
+    assert "bootstrap" in scores.entry("knn", "trained", [0.5], {}, rows=18)["settings"]["interval"]
+
+
 def test_right_and_wrong_are_compared_by_mcnemar_s_exact_test():
     a, b = results(300, 0.9), results(300, 0.85, seed=1)
     only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())

@@ -9,7 +9,7 @@ from jssl.evals.scores import compare, title
 # Of a score's settings: what each run picks for itself, on its own validation rows, and what it finds.
 PICKED = ("penalty", "validation_accuracy", "rate_per_256", "stderr", "batch_size", "picked", "cost")
 FOUND = ("grid", "std", "accuracy", "p", "words", "by group", "worst", "best", "by corruption", "by shift")
-FOUND += ("nearest_agrees", "left_out")
+FOUND += ("nearest_agrees", "left_out", "interval")
 
 
 def compare_runs(runs):

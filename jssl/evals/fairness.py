@@ -3,7 +3,7 @@
 import numpy as np
 
 from jssl.evals import linear
-from jssl.evals.scores import RESAMPLES, bootstrap, entry
+from jssl.evals.scores import RESAMPLES, entry, of_accuracy
 
 LEAST = 20  # test images of a group, below which nothing is said of it
 WHERE = "an array `groups` in an .npz, or a column `group` in the manifest of folder:MANIFEST.csv"
@@ -43,7 +43,7 @@ def of_groups(encoder, right, groups, judged, names, settings):
         own = right[groups == group]
         by_group[name(group)] = {"test_rows": len(own), "accuracy": float(own.mean())}
         if group in judged:
-            by_group[name(group)] |= dict(zip(("low", "high"), bootstrap(own)))
+            by_group[name(group)] |= dict(zip(("low", "high"), of_accuracy(own)))
         else:
             by_group[name(group)]["too_few"] = f"fewer than {LEAST} test images: left out of worst and gap"
     sizes, counts = (np.array([values[groups == group].sum() for group in judged]) for values in (right | True, right))
@@ -51,7 +51,7 @@ def of_groups(encoder, right, groups, judged, names, settings):
     worst, best = judged[shares.argmin()], judged[shares.argmax()]
     low, high, p = gap_test(counts, sizes)
     said = {**settings, "by group": by_group, "worst": name(worst), "best": name(best), "accuracy": float(right.mean())}
-    interval = "95 %, bootstrap over the worst group's test images"
+    interval = "95 %, of the worst group's test images, by bootstrap, or Wilson's where all or none are right"
     spread = *(by_group[name(worst)][key] for key in ("low", "high")), None
     first = entry("fairness-worst", encoder, [shares.min()], {**said, "interval": interval}, spread=spread)
     said |= {

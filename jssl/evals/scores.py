@@ -86,9 +86,11 @@ def entry(
     low, high, stderr = spread or (None, None, None)
     if not spread and (len(values) > 1 or rows):
         _, stderr, kind = summary(values, rows, over)
-        low, high = bootstrap(right if right is not None else _outcomes(values, rows))
-        of = "test examples" if right is not None or len(values) == 1 else over or "draws"
-        settings = {**settings, "stderr": kind, "interval": f"95 %, bootstrap over {of}"}
+        if right is not None or len(values) == 1:
+            low, high, words = of_accuracy(_outcomes(values[0], rows) if right is None else right)
+        else:
+            low, high, words = *bootstrap(values), f"95 %, bootstrap over {over or 'draws'}"
+        settings = {**settings, "stderr": kind, "interval": words}
     by_row = {"right": right, "predictions": predictions, "confidence": confidence}
     by_row = {name: np.asarray(x) for name, x in by_row.items() if x is not None}
     return {
@@ -114,11 +116,23 @@ def summary(accuracies, test_rows, over=None):
     return mean, float((mean * (1 - mean) / test_rows) ** 0.5), "binomial, over the test rows"
 
 
-def _outcomes(values, rows):
-    """What to resample where single examples are not known: the draws, or as many right and wrong ones."""
-    if len(values) > 1:
-        return values
-    return np.arange(rows) < round(float(values[0]) * rows)
+def _outcomes(accuracy, rows):
+    """What to resample where single examples are not known: as many right and wrong ones."""
+    return np.arange(rows) < round(float(accuracy) * rows)
+
+
+def of_accuracy(right, level=0.05):
+    """The interval of the mean of how right one was on each test example, [M] -> low, high, and what it is in words.
+
+    The bootstrap's; where all are right, or none, every resample is alike, and it is Wilson's (1927).
+    """
+    n, mean = len(right), float(np.mean(right))
+    if mean not in (0, 1):
+        return *bootstrap(right, level), "95 %, bootstrap over test examples"
+    width = stats.norm.isf(level / 2) ** 2
+    width /= n + width
+    low, high = (1 - width, 1.0) if mean else (0.0, width)
+    return float(low), float(high), "95 %, Wilson's: all test examples were alike"
 
 
 def bootstrap(values, level=0.05, seed=0):
