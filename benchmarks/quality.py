@@ -162,8 +162,8 @@ def run(spec, seed, workdir, asked):
             settings[TASKS[score["task"]]] = described(score)
     if asked["finetune"]:
         both = {"trained": encoders[""], "untrained": encoders[" untrained"]}
-        subject = Subject(workdir, config, both, parts, seed=seed, workers=data.default_workers())
-        for score in tuned.few(subject, parts=(0.01,)):
+        how = {"seed": seed, "workers": data.default_workers(), "options": {"semi": {"shares": (0.01,)}}}
+        for score in tuned.few(Subject(workdir, config, both, parts, **how)):
             if not score["task"].endswith("finetune"):
                 continue
             title = TUNED[score["encoder"]]

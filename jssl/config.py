@@ -308,8 +308,13 @@ def with_fields(default, given):
     config, hints = ConfigDict(dataclasses.asdict(default), type_safe=False), typing.get_type_hints(type(default))
     made = {}
     for name, text in given.items():
+        if name not in hints:
+            raise ValueError(f"{name}: there is no such field{nearest(name, hints)}")
+        hint = hints[name]
+        if isinstance(text, str) and typing.get_args(hint)[1:] == (...,):
+            text = f"{text.strip('()[] ')},"  # a single number is a tuple of one
         override(config, name, text)
-        value, hint = config[name], hints[name]
+        value = config[name]
         made[name] = value = tuple(value) if isinstance(value, list) else value
         if not _fits(value, hint):
             expected = str(hint).replace(" | ", " or ") if typing.get_args(hint) else hint.__name__
@@ -319,6 +324,8 @@ def with_fields(default, given):
 
 def _fits(value, hint):
     parts = typing.get_args(hint)
+    if parts[1:] == (...,):
+        return isinstance(value, tuple) and all(_fits(one, parts[0]) for one in value)
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     if parts:  # a union

@@ -28,7 +28,7 @@ def most_confident(rows, labels, count):
 
 
 def confusion(found, names):
-    """found: what `evals.scores.read` gives; names: of the classes, or None for their numbers."""
+    """found: what `evals.kept.read` gives; names: of the classes, or None for their numbers."""
     predictions, labels = found["predictions"].get("trained", {}), found["labels"]
     task = first_task(predictions)
     if task is None or labels is None:

@@ -11,7 +11,7 @@ from PIL import Image
 from jssl import by_class, figures, maps, mistakes, pictures, sections, several
 from jssl.corruptions import corruptions
 from jssl.curves import curves
-from jssl.evals.scores import read as read_predictions
+from jssl.evals.kept import read as read_predictions
 from jssl.files import whole
 from jssl.maps import unit
 from jssl.writers import read_metrics

@@ -3,7 +3,7 @@
 from jssl import config as configs
 from jssl import cost, figures, maps
 from jssl.curves import curves
-from jssl.evals.scores import compare_runs, title
+from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.sections import escape, score_table, spread_of, tests, warnings
 
 
@@ -60,7 +60,8 @@ def scores(runs):
         cells = {s["task"]: s for s in run["scores"].get("scores", []) if s["encoder"] == "trained"}
         rows[_named(i, runs)] = [cells.get(task) for task in tasks]
     found, apart = paired(runs)
-    notes = "".join(f"<p>{escape(text)}</p>" for text in [*apart, *other_protocols(runs, tasks)])
+    others = other_protocols({run["name"]: run["scores"] for run in runs})
+    notes = "".join(f"<p>{escape(text)}</p>" for text in [*apart, *others])
     return (
         f"<p>Of the trained encoders, accuracy on held-out examples in per cent; {spread_of(all_scores)}; ★ marks the "
         f"best of a column.</p>{score_table(tasks, rows)}{tests(found)}{notes}"
@@ -70,30 +71,8 @@ def scores(runs):
 def paired(runs):
     """-> comparisons of every two runs on one test set, task by task; and who cannot be compared, in words."""
     found, apart = compare_runs({run["name"]: run["predictions"] for run in runs})
-    said = [f"{a} and {b} were tested on other examples: their scores cannot be compared." for a, b in apart]
-    return sorted(found, key=lambda one: [test["task"] for test in found].index(one["task"])), said
-
-
-def other_protocols(runs, tasks):
-    """What was not measured alike: ['k-NN: k is 7 in a, 20 in b', ...]."""
-    lines = []
-    for task in tasks:
-        settings = {
-            run["name"]: score.get("settings", {})
-            for run in runs
-            for score in run["scores"].get("scores", [])
-            if (score["encoder"], score["task"]) == ("trained", task)
-        }
-        for name in dict.fromkeys(name for of in settings.values() for name in of if name not in PICKED):
-            values = {who: str(of.get(name)) for who, of in settings.items()}
-            if len(set(values.values())) > 1:
-                said = ", ".join(f"{value} in {who}" for who, value in values.items())
-                lines.append(f"{title(task)}: {name} is {said}.")
-    return lines
-
-
-# Of a score's settings: what each run picks for itself, on its own validation rows.
-PICKED = ("penalty", "validation_accuracy", "rate_per_256", "stderr", "batch_size", "picked")
+    tasks = [test["task"] for test in found]
+    return sorted(found, key=lambda one: tasks.index(one["task"])), apart
 
 
 def costs(runs):

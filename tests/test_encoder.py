@@ -1,5 +1,6 @@
 """What a finished run leaves behind: an encoder that loads alone, scores, features and a report."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -86,11 +87,24 @@ def test_eval_scores_all_three_and_writes_the_whole_protocol(workdir):
 
 def test_without_a_test_set_a_fifth_of_the_labels_is_held_out():
     source = data.open_source("digits")
-    splits = subject.held_out(source, seed=0)
+    splits = subject.held_out(source)
     names = [set(split.names) for split in splits.values()]
     assert not names[0] & names[1]
     assert names[0] | names[1] == set(source.names)
     assert abs(len(names[1]) / len(source) - 0.2) < 0.01
+    turned = subject.held_out(source.take(np.arange(len(source))[::-1]))
+    assert set(turned["test"].names) == names[1]  # whatever the order of the rows
+
+
+def test_of_a_class_of_one_image_none_is_held_out():
+    source = dataclasses.replace(data.open_source("digits@[:7]"), labels=np.array([0, 0, 0, 1, 1, 1, 2], np.int32))
+    splits = subject.held_out(source)
+    assert sorted(splits["train"].labels) == [0, 0, 1, 1, 2]
+    assert sorted(splits["test"].labels) == [0, 1]
+    pairs = dataclasses.replace(source.take(np.arange(6)), labels=np.array([0, 0, 1, 1, 2, 2], np.int32))
+    assert [sorted(part.labels) for part in subject.held_out(pairs).values()] == [[0, 1, 2], [0, 1, 2]]
+    with pytest.raises(ValueError, match=r"digits@.* has one image of each class, none for testing; expected"):
+        subject.held_out(dataclasses.replace(source, labels=np.arange(7, dtype=np.int32)))
 
 
 def test_without_labels_eval_says_what_can_be_said(workdir, tmp_path):

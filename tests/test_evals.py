@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from jssl.evals import frozen, linear, scores
+from jssl import data
+from jssl.evals import frozen, kept, linear, scores, table
 from jssl.evals.fewshot import fewshot
 from jssl.evals.grid import grid
 from jssl.evals.knn import knn
 from jssl.evals.labels import by_class, per_class, share
 from jssl.evals.neighbours import neighbours
+from jssl.evals.subject import Subject
 from tests.oracles import load
 
 CLASSES = 3
@@ -195,13 +199,41 @@ def test_constant_dimensions_do_no_harm():
 
 # ---- few labels
 def test_fewshot_is_scikit_learn_s_with_c_of_one():
-    found = fewshot(*TRAIN, *TEST, **DATA, shots=4, draws=3, seed=5)
+    found = fewshot(*TRAIN, *TEST, **DATA, shots=4, draws=3)
     unit = lambda x: (x - TRAIN[0].mean(0)) / np.linalg.norm(x - TRAIN[0].mean(0), axis=1, keepdims=True)
-    for d, accuracy in enumerate(found["accuracies"]):
-        rows = per_class(TRAIN[1], 4, np.random.default_rng((5, 4, d)))
+    for rows, accuracy in zip(per_class(range(150), TRAIN[1], 4, 3), found["accuracies"], strict=True):
         assert np.bincount(TRAIN[1][rows]).tolist() == [4, 4, 4]
         expected = LogisticRegression(C=1.0).fit(unit(TRAIN[0][rows]), TRAIN[1][rows])
         assert accuracy == pytest.approx(expected.score(unit(TEST[0]), TEST[1]), abs=0.006)
+
+
+def test_the_few_are_drawn_by_name_whatever_the_order_and_evenly():
+    names, labels = [f"{i}.png" for i in range(60)], np.arange(60) % 3
+    chosen = lambda rows, names: [{names[row] for row in draw} for draw in rows]
+    rows = per_class(names, labels, 2, 500)
+    order = np.random.default_rng(0).permutation(60)
+    turned = [names[i] for i in order]
+    assert chosen(rows, names) == chosen(per_class(turned, labels[order], 2, 500), turned)
+    assert all(one <= four for one, four in zip(chosen(rows, names), chosen(per_class(names, labels, 4, 500), names)))
+    assert (np.bincount(labels[rows].ravel()) == 1000).all()
+    counts = np.bincount(rows.ravel(), minlength=60)  # 50 of each name, if even
+    assert 0.5 < np.var(counts) / 45 < 1.5
+    together = np.mean([(draw == rows[0]).all() for draw in rows[1:]])
+    assert together < 0.01
+
+
+def test_the_names_of_the_first_draws_are_listed(tmp_path):
+    source = data.open_source("digits@[:100]")
+    features = {"train": source.images.reshape(100, -1) / 255.0, "test": source.images[:20].reshape(20, -1) / 255.0}
+    splits = {"train": source, "test": source.take(range(20))}
+    subject = Subject(tmp_path, {"eval": {"k": 1, "temperature": 1.0}}, {}, splits, options={"fewshot": {"shots": "2"}})
+    vars(subject)["features"] = {"trained": features}
+    (score,) = frozen.fewshot_of(subject)
+    (task, listed), *more = json.loads((tmp_path / kept.SPLITS).read_text()).items()
+    assert (task, listed["of"], more) == (score["task"], "digits@[:100]", [])
+    assert [len(draw) for draw in listed["draws"]] == [20] * kept.DRAWS
+    rows = per_class(source.names, source.labels, 2, 1)[0]
+    assert listed["draws"][0] == [source.names[row] for row in rows]
 
 
 def test_more_labels_help():
@@ -251,7 +283,7 @@ def test_one_draw_has_the_binomial_error_of_the_test_set():
 
 def test_scores_are_written_with_their_protocol(tmp_path):
     found = scores_of(protocols=frozen.PROTOCOLS, fewshot_draws=3, epochs=2)
-    scores.write(tmp_path, found, {"seed": 0}, {"commit": "abc"}, "the test set", TEST[1])
+    kept.write(tmp_path, found, {"seed": 0}, {"commit": "abc"}, "the test set", TEST[1])
     read = json.loads((tmp_path / "scores.json").read_text())
     assert [s["task"] for s in read["scores"]] == [
         "knn",
@@ -261,21 +293,47 @@ def test_scores_are_written_with_their_protocol(tmp_path):
         "fewshot-5",
         "fewshot-10",
     ]
-    assert read["protocol"] == {"seed": 0}
+    assert read["protocol"] == {"seed": 0, "test rows": ""}
     assert read["run"] == {"commit": "abc"}
     for score in read["scores"]:
         assert set(score) - {"classes"} == {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings"}
         assert score["low"] <= score["mean"] <= score["high"]
         assert ("classes" in score) == (not score["task"].startswith("fewshot"))
-        assert {"classifier", "draw", "seed", "stderr", "test_rows"} <= set(score["settings"])
-    kept = scores.read(tmp_path)
-    assert kept["test"] == "the test set"
+        assert {"classifier", "draw", "stderr", "test_rows"} <= set(score["settings"])
+        assert ("seed" in score["settings"]) == (not score["task"].startswith("fewshot"))
+    there = kept.read(tmp_path)
+    assert there["test"] == "the test set"
     for score in found:
-        right, predictions = (kept[name]["trained"][score["task"]] for name in ("right", "predictions"))
+        right, predictions = (there[name]["trained"][score["task"]] for name in ("right", "predictions"))
         assert right.mean() == pytest.approx(score["mean"])
         if score["draws"] == 1:
-            np.testing.assert_array_equal(predictions == kept["labels"], right)
+            np.testing.assert_array_equal(predictions == there["labels"], right)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.npz", "scores.json"]
+
+
+def settings_of(name, **given):
+    config = {"eval": {"k": 7, "temperature": 0.1}}
+    return frozen.asked(Subject(None, config, {}, {}, options={name: given}), name)
+
+
+def test_settings_are_the_run_s_or_given():
+    assert settings_of("knn") == {"k": 7, "temperature": 0.1}
+    assert settings_of("knn", k="3", temperature="None") == {"k": 3, "temperature": None}
+    assert settings_of("fewshot", shots="2") == {"shots": (2,)}
+    assert settings_of("fewshot", shots="(2, 4)") == {"shots": (2, 4)}
+    assert settings_of("linear", penalties="1,0.1") == {"penalties": (1, 0.1)}
+    assert settings_of("linear-sgd", epochs="3") == {"rates": linear.RATES, "epochs": 3}
+    with pytest.raises(ValueError, match=r"shots=\(0.5,\): expected tuple\[int, ...\]"):
+        settings_of("fewshot", shots="0.5")
+
+
+def test_every_protocol_takes_its_own_settings_alone():
+    for name, path in table.SETTINGS.items():
+        fields = dataclasses.asdict(pkgutil.resolve_name(path)())
+        table.check({name: fields}, [name])
+        with pytest.raises(ValueError, match=f"{name} is not asked for"):
+            table.check({name: fields}, ["fairness"])
+    table.check({"finetune": {"epochs": 1.0}}, ["semi"])
 
 
 # ---- classes

@@ -49,11 +49,23 @@ def test_the_worst_group_and_the_gap():
     assert scores.title("fairness-worst") == "worst group"
 
 
-def test_the_interval_of_the_gap_is_that_of_resampled_images():
-    one, two = RNG.random(80) < 0.9, RNG.random(50) < 0.6
-    low, high, _ = fairness.gap_test(np.array([one.sum(), two.sum()]), np.array([80, 50]))
-    draws = [RNG.choice(one, 80).mean() - RNG.choice(two, 50).mean() for _ in range(4000)]
-    np.testing.assert_allclose((low, high), np.quantile(draws, (0.025, 0.975)), atol=0.015)
+def test_the_interval_of_the_gap_of_two_groups_is_that_of_a_difference():
+    low, high, _ = fairness.gap_test(np.array([720, 300]), np.array([800, 500]))
+    error = (0.9 * 0.1 / 800 + 0.6 * 0.4 / 500) ** 0.5
+    np.testing.assert_allclose((low, high), (0.3 - 1.96 * error, 0.3 + 1.96 * error), atol=0.005)
+
+
+@pytest.mark.parametrize(("truth", "sizes"), [([0.8] * 2, [100] * 2), ([0.8] * 5, [100] * 5), ([0.9, 0.6], [60, 90])])
+def test_the_interval_of_the_gap_holds_the_truth_in_95_of_100_sets(monkeypatch, truth, sizes):
+    monkeypatch.setattr(fairness, "RESAMPLES", 1000)
+    rng, sizes = np.random.default_rng(0), np.array(sizes)
+    found = [fairness.gap_test(rng.binomial(sizes, truth), sizes, seed=seed)[:2] for seed in range(200)]
+    assert np.mean([low - 1e-9 <= np.ptp(truth) <= high for low, high in found]) > 0.9
+
+
+def test_a_group_without_mistakes_has_an_error_too():
+    low, high, _ = fairness.gap_test(np.array([30, 30]), np.array([30, 30]))
+    assert low == 0 < high
 
 
 def test_groups_that_are_alike_seldom_differ_by_more_than_chance():

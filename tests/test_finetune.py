@@ -13,7 +13,7 @@ import pytest
 from jssl import config as configs
 from jssl import data
 from jssl.encoder import Encoder
-from jssl.evals import finetune, run, table, tuned
+from jssl.evals import finetune, run, table
 from jssl.evals.labels import by_hash
 from jssl.evals.scores import title
 from jssl.evals.subject import Subject
@@ -194,6 +194,8 @@ def test_what_cannot_be_is_said_in_one_line(encoder):
             given(field, value)
     with pytest.raises(ValueError, match="expected at least two classes"):
         tune(encoder, LABELLED.take(np.flatnonzero(LABELLED.labels == 3)), OTHERS)
+    with pytest.raises(ValueError, match="epochs=-1 and least=0 are 0 steps; expected at least one"):
+        tune(encoder, LABELLED, OTHERS, settings=finetune.Settings(epochs=-1.0, least=0))
 
 
 # ---- few labels
@@ -219,12 +221,11 @@ def test_a_class_with_one_image_keeps_it(encoder):
     assert tune(encoder, source.take(np.flatnonzero(chosen)), OTHERS, classes=3)["predictions"].max() <= 2
 
 
-def test_scores_carry_their_settings_and_more_draws_their_error(workdir, monkeypatch):
-    monkeypatch.setattr(tuned, "PARTS", (0.1,))  # each part compiles its own programs
+def test_scores_carry_their_settings_and_more_draws_their_error(workdir):
     how = {
         "data": "digits@[:200]",
         "test": "digits@test[:40]",
-        "options": {"finetune": {"least": "2", "epochs": "0.1"}},
+        "options": {"finetune": {"least": "2", "epochs": "0.1"}, "semi": {"shares": "0.1"}},
     }
     text = run.evaluate(workdir, "knn,finetune,semi", draws=2, **how)
     scores = json.loads((workdir / "scores.json").read_text())["scores"]
@@ -261,7 +262,7 @@ def test_a_recipe_says_what_is_measured_where_nothing_is_asked_for(workdir, tmp_
         ):
             assert configs.load(f"{name}:{variant}").eval.protocols == said
     assert configs.load("simclr:demo").eval.protocols is None
-    shutil.copytree(workdir, tmp_path / "run")
+    shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("scores.json", "predictions.npz"))
     content = json.loads((workdir / "config.json").read_text())
     content["config"]["eval"]["protocols"] = "knn"
     (tmp_path / "run" / "config.json").write_text(json.dumps(content))

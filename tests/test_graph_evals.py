@@ -100,7 +100,7 @@ def test_the_machine_is_of_the_graphs_with_a_label(monkeypatch):
     monkeypatch.setattr(graphs.svm, "svm", quick := functools.partial(svm, seeds=(0, 1), costs=(1.0,)))
     labels = np.insert(Y, [0, 50, 90], -1)
     pack = build("here", np.ones((186, 1)), np.array([[0, 1]]), offsets=2 * np.arange(94), labels=labels)
-    score = graphs.machine("trained", np.insert(X, [0, 50, 90], 1e3, axis=0), pack)
+    (score,) = graphs.machine("trained", np.insert(X, [0, 50, 90], 1e3, axis=0), pack)
     assert score["mean"] == quick(X, Y)["accuracy"]
     assert sum(one["count"] for one in score["classes"]) == 90
 
@@ -204,7 +204,7 @@ def test_splits_that_come_with_a_graph_are_all_used():
     for made, given in zip(graphs.node_splits(graph, 7, 0), parts, strict=True):
         for name in nodes.PARTS:
             np.testing.assert_array_equal(made[name], given[name])
-    score = graphs.linear("trained", NODES, graph, None, 0)
+    (score,) = graphs.linear("trained", NODES, graph, None, 0)
     assert score["draws"] == 2
     assert score["settings"]["split"] == "that came with the graph"
 
@@ -215,7 +215,7 @@ def test_without_validation_nodes_a_fifth_of_the_training_nodes_are():
     [made] = graphs.node_splits(graph, 7, 0)
     np.testing.assert_array_equal(np.sort(np.concatenate([made["train"], made["val"]])), given["train"])
     assert 0.1 < len(made["val"]) / len(given["train"]) < 0.3
-    assert "a stratified fifth" in graphs.linear("trained", NODES, graph, None, 0)["settings"]["split"]
+    assert "a stratified fifth" in graphs.linear("trained", NODES, graph, None, 0)[0]["settings"]["split"]
     assert len(graphs.node_splits(of_nodes({}), 7, 0)) == 7
 
 

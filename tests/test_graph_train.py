@@ -10,6 +10,7 @@ from jssl import config as configs
 from jssl import data
 from jssl import train as loop
 from jssl.encoder import Encoder
+from jssl.evals.kept import read
 from jssl.evals.run import embed, evaluate
 from jssl.experiment import fill, open_data, open_graph
 from jssl.method import LABELS
@@ -173,6 +174,7 @@ def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
         assert said in table
     written = json.loads((workdir / "scores.json").read_text())
     assert written["protocol"]["data"]["graph"] == SOURCE
+    assert {"knn", "fewshot-1"} <= set(read(workdir)["other"]["trained"])  # on which nodes, for runs of other seeds
     assert all(0.3 < score["mean"] <= 1 for score in written["scores"])
     linear = next(score for score in written["scores"] if score["task"] == "linear")
     assert (linear["draws"], linear["settings"]["test_rows"]) == (2, 400)
@@ -196,6 +198,10 @@ def test_what_does_not_suit_the_encoder_is_one_line(trained, tmp_path):
         embed(workdir, f"npz:{tmp_path}/two.npz", tmp_path / "x.npz")
     with pytest.raises(ValueError, match="--test digits: test nodes come with a graph"):
         evaluate(workdir, test="digits")
+    with pytest.raises(ValueError, match=r"--knn\.k: the protocols of graphs have no settings"):
+        evaluate(workdir, options={"knn": {"k": "3"}})
+    with pytest.raises(ValueError, match="--draws 2: draws are of random splits, for the linear probe of nodes"):
+        evaluate(workdir, protocol="knn", draws=2)
     for name, value in ("share", 0.5), ("eval_source", "digits"):
         made = config()
         made.data[name] = value

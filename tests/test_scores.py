@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from jssl import data
-from jssl.evals import run, scores
+from jssl.evals import kept, run, scores
 from jssl.evals.subject import Subject, of_run
 
 HOW = {"data": "digits@[:300]", "test": "digits@test[:200]"}
@@ -34,6 +34,17 @@ def test_values_that_all_differ_are_resampled_too():
 def test_the_interval_holds_the_truth_in_95_of_100_sets():
     held = [low <= 0.8 <= high for low, high in (scores.bootstrap(results(400, 0.8, seed)) for seed in range(200))]
     assert 0.90 < np.mean(held) < 0.99
+
+
+@pytest.mark.parametrize("accuracy", [0, 1])
+def test_where_all_are_right_or_none_the_interval_is_wilson_s(accuracy):
+    right = np.full(18, accuracy, float)
+    expected = stats.binomtest(18 * accuracy, 18).proportion_ci(method="wilson")
+    by_row = scores.entry("knn", "trained", [accuracy], {}, right=right)
+    for score in by_row, scores.entry("knn", "trained", [accuracy], {}, rows=18):
+        np.testing.assert_allclose((score["low"], score["high"]), expected, atol=1e-12)
+        assert "Wilson" in score["settings"]["interval"]
+    assert "bootstrap" in scores.entry("knn", "trained", [0.5], {}, rows=18)["settings"]["interval"]
 
 
 def test_right_and_wrong_are_compared_by_mcnemar_s_exact_test():
@@ -76,6 +87,41 @@ def test_a_figure_that_is_no_accuracy_has_no_error_and_its_own_unit():
     assert scores.table([score]).splitlines()[-1].split() == ["trained", "31.250"]
 
 
+def put(folder, task, accuracy=0.5, commit="", **other):
+    """Writes the score of one task -> {task: mean}, the tasks of predictions.npz, what scores.json holds."""
+    how = {"seed": 0, "weights": "a", "rows": "r", "spec": "set"} | other
+    right = results(20, accuracy)
+    found = [scores.entry(task, name, [right.mean()], {}, right=right) for name in ("trained", "untrained")]
+    protocol = {"protocols": task, "seed": how["seed"], "weights": how["weights"], "data": {"test": how["spec"]}}
+    kept.write(folder, found, protocol, {"commit": commit}, how["spec"], np.zeros(20, int), how["rows"])
+    there = kept.content(folder)
+    means = {score["task"]: score["mean"] for score in there["scores"] if score["encoder"] == "trained"}
+    return means, set(kept.read(folder)["right"]["trained"]), there
+
+
+def test_scores_of_other_tasks_stay_and_what_made_them_is_said(tmp_path):
+    put(tmp_path, "knn", commit="one")
+    means, tasks, there = put(tmp_path, "linear", commit="two")
+    assert tasks == set(means) == {"knn", "linear"}
+    assert [one["task"] for one in there["comparisons"]] == ["knn", "linear"]
+    assert (there["run"], there["earlier"]) == ({"commit": "two"}, {"knn": {"commit": "one"}})
+    assert there["protocol"]["protocols"] == "knn,linear"
+    means, tasks, there = put(tmp_path, "knn", 1.0, "three")
+    assert means["knn"] == 1
+    assert tasks == set(means) == {"knn", "linear"}
+    assert (there["run"], there["earlier"]) == ({"commit": "three"}, {"linear": {"commit": "two"}})
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"weights": "b"}, {"rows": "s"}, {"spec": "x"}])
+def test_scores_of_another_encoder_or_test_set_begin_anew(tmp_path, caplog, other):
+    put(tmp_path, "knn")
+    with caplog.at_level("INFO"):
+        means, tasks, there = put(tmp_path, "linear", **other)
+    assert tasks == set(means) == {"linear"}
+    assert "earlier" not in there
+    assert "scores.json is begun anew" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def workdir(simclr_copy):
     return simclr_copy
@@ -88,8 +134,22 @@ def test_runs_are_scored_side_by_side_and_compared(workdir):
     assert text.count("raw pixels") == 2
     assert f"k-NN: {workdir} and {other} are not distinguishable" in text
     run.evaluate(other, protocol="knn", data=HOW["data"], test="digits@test[:100]")
-    (line,) = run.compared([workdir, other])
+    line, *_ = run.compared([workdir, other])
     assert "cannot be compared: they were tested on digits@test[:200] and digits@test[:100]" in line
+
+
+def test_runs_of_two_seeds_are_tested_on_the_same_held_out_images(workdir, tmp_path):
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for seed, folder in enumerate(runs):
+        shutil.copytree(workdir, folder)
+        content = json.loads((folder / "config.json").read_text())
+        content["config"] |= {"seed": seed}
+        content["config"]["data"] |= {"source": "digits@[:100]", "eval_source": None}
+        (folder / "config.json").write_text(json.dumps(content))
+    text = run.side_by_side(runs, protocol="knn")
+    assert f"k-NN: {runs[0]} and {runs[1]} are not distinguishable" in text
+    assert text.endswith(f": seed is 0 in {runs[0]}, 1 in {runs[1]}.")
+    assert kept.read(runs[0])["rows"] == kept.read(runs[1])["rows"] != ""
 
 
 def test_an_encoder_without_a_run_is_scored_on_the_data_that_are_named(workdir, tmp_path):
@@ -116,6 +176,13 @@ def test_classes_of_the_test_set_are_known_by_their_names():
     unknown = Subject(None, {}, {}, {"train": animals, "test": named(("cow", "dgo"), some)})
     with pytest.raises(ValueError, match=r"has the class 'dgo', which is none of the 3 classes .*; did you mean dog"):
         unknown.classes  # noqa: B018
+
+
+def test_other_data_are_tested_on_a_fifth_of_their_own_and_not_on_the_runs_test_set(workdir):
+    specs = lambda **how: {part: source.spec for part, source in of_run(workdir, **how).splits.items()}
+    assert specs() == specs(data="digits") == {"train": "digits", "test": "digits@test"}
+    assert specs(data="digits@[:90]") == {"train": "digits@[:90]", "test": "digits@[:90]"}
+    assert specs(data="digits@[:90]", test="digits@test") == {"train": "digits@[:90]", "test": "digits@test"}
 
 
 def test_nothing_is_embedded_before_it_is_asked_for(workdir):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from jssl import cost, figures, mistakes
+from jssl.evals import kept
 from jssl.evals import scores as of_scores
+from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes
 from jssl.maps import reduced
 from jssl.report import report
@@ -44,11 +46,11 @@ def make(folder, wrong, method="simclr:SimCLR", lr=0.1, test="set@test"):
         settings = {"k": 7 if lr == 0.1 else 20, "test_rows": 60}
         by_row = {"right": right, "predictions": found, "confidence": confidence}
         scores.append(of_scores.entry("linear", encoder, [right.mean()], settings, **by_row))
-    of_scores.write(folder, scores, {}, {}, test, LABELS)
+    kept.write(folder, scores, {}, {}, test, LABELS)
     x = np.random.default_rng(0).normal(size=(60, 8)) + 3 * np.eye(3, 8)[LABELS]
     np.savez(folder / "map.npz", features=reduced(x), label=LABELS, label_names=NAMES)
     source = types.SimpleNamespace(image=lambda row: np.full((8, 8, 1), row, np.uint8), names=None)
-    save_mistakes(folder, scores, LABELS, source, NAMES)
+    save_mistakes(folder, kept.read(folder), source, NAMES)
     return folder
 
 
@@ -95,6 +97,16 @@ def test_paired_tests_say_who_is_better_and_what_was_measured_otherwise(both):
     assert "linear probe: k is 7 in good, 20 in bad." in words
 
 
+def test_what_was_not_measured_alike_is_said_once_with_its_tasks_and_nothing_of_what_was_found():
+    settings = {"seed": 0, "k": 7, "grid": [{"accuracy": 0.5}], "penalty": [1.0]}
+    score = lambda task, **more: {"encoder": "trained", "task": task, "settings": {**settings, **more}}
+    one = {"scores": [score("knn"), score("linear")]}
+    other = {"scores": [score("knn", seed=1, k=20, grid=[]), score("linear", seed=1, penalty=[2.0])]}
+    lines = ["k-NN, linear probe: seed is 0 in a, 1 in b.", "k-NN: k is 7 in a, 20 in b."]
+    assert other_protocols({"a": one, "b": other}) == lines
+    assert other_protocols({"a": one, "b": one, "c": {}}) == []
+
+
 def test_equal_runs_are_not_distinguishable(tmp_path):
     page = report(make(tmp_path / "a", 9), make(tmp_path / "b", 9)).read_text()
     assert "a and b are not distinguishable" in text_of(page)
@@ -103,7 +115,27 @@ def test_equal_runs_are_not_distinguishable(tmp_path):
 
 def test_runs_on_other_test_sets_are_not_compared(tmp_path):
     page = report(make(tmp_path / "a", 9), make(tmp_path / "b", 9, test="other")).read_text()
-    assert "a and b were tested on other examples: their scores cannot be compared." in text_of(page)
+    assert "a and b cannot be compared: they were tested on set@test and other" in text_of(page)
+
+
+def results(rows="x", n=60, **other):
+    """What `kept.read` gives of one run whose probe is always right; other: {task: identity of its test set}."""
+    right = {"linear": np.ones(n), **{task: np.ones(len(of)) for task, of in other.items()}}
+    return {"test": "set", "rows": rows, "labels": LABELS, "right": {"trained": right}, "other": {"trained": other}}
+
+
+def test_other_images_of_one_source_are_another_test_set():
+    found, apart = compare_runs({"a": results(), "b": results(), "c": results("y")})
+    assert [(one["first"], one["second"]) for one in found] == [("a", "b")]
+    assert apart[1] == "b and c cannot be compared: they were tested on other images of set"
+
+
+def test_sets_of_transfer_are_compared_where_they_are_the_same_and_named_where_not():
+    one = results(**{"transfer-pets-knn": "dogs", "transfer-cars-knn": "cars"})
+    other = results(**{"transfer-pets-knn": "all cats", "transfer-cars-knn": "cars"})
+    found, (line,) = compare_runs({"a": one, "b": other})
+    assert [one["task"] for one in found] == ["linear", "transfer-cars-knn"]
+    assert line == "k-NN, pets: a and b cannot be compared: they were tested on other examples"
 
 
 def test_curves_lie_over_each_other_in_two_colours_and_what_one_lacks_keeps_the_colour(both):

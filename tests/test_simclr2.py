@@ -1,6 +1,7 @@
 """SimCLR v2: the head's first layer, the memory, and what fine-tuning and distillation do with labels."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,10 @@ from jssl import config as configs
 from jssl import data
 from jssl import train as loop
 from jssl.checkpoint import checkpoint_steps, read_arrays
+from jssl.encoder import Encoder
 from jssl.evals.labels import share
+from jssl.evals.run import SEEN, evaluate
+from jssl.evals.subject import config_of, learns_labels
 from jssl.experiment import labelled_part
 from jssl.losses import info_nce, nt_xent
 from jssl.method import LABELS, Time
@@ -231,8 +235,6 @@ def runs(tmp_path_factory):
 
 def accuracy(workdir):
     """Of the exported network's logits on digits that no run has seen."""
-    from jssl.encoder import Encoder
-
     encoder, test = Encoder(workdir), data.open_source("digits@test")
     arrays = read_arrays(workdir / "checkpoints" / str(checkpoint_steps(workdir / "checkpoints")[0]) / "state")
     kernel, bias = (arrays[f"params/classifier/{name}"] for name in ("kernel", "bias"))
@@ -265,6 +267,19 @@ def test_the_teacher_is_the_fine_tuned_network_and_stored_once(runs):
     assert LABELS not in student.carry
     size = lambda params: sum(x.size for x in jax.tree.leaves(params))
     assert size(student.params) < size(tuned.params) / 2
+
+
+def test_scores_on_images_whose_labels_were_learned_say_so(runs):
+    folder, source = runs[0], data.open_source("digits")
+    learns = lambda run: learns_labels(Encoder(run).method, config_of(run), source)
+    assert [learns(folder / variant) for variant in ("demo", "demo_finetune", "demo_distill")] == [False, True, False]
+    run = folder / "demo_finetune"
+    content = json.loads((run / "config.json").read_text())
+    content["config"]["data"]["eval_source"] = None
+    (run / "config.json").write_text(json.dumps(content))
+    assert SEEN in evaluate(run, protocol="knn")
+    assert json.loads((run / "scores.json").read_text())["protocol"]["data"]["encoder_saw_their_labels"]
+    assert SEEN not in evaluate(run, protocol="knn", test="digits@test")
 
 
 def test_a_share_of_the_labels_is_of_every_class_and_drawn_by_the_seed():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jssl.evals import linear
-from jssl.evals.scores import RESAMPLES, bootstrap, ends, entry
+from jssl.evals.scores import RESAMPLES, entry, of_accuracy
 
 LEAST = 20  # test images of a group, below which nothing is said of it
 WHERE = "an array `groups` in an .npz, or a column `group` in the manifest of folder:MANIFEST.csv"
@@ -43,7 +43,7 @@ def of_groups(encoder, right, groups, judged, names, settings):
         own = right[groups == group]
         by_group[name(group)] = {"test_rows": len(own), "accuracy": float(own.mean())}
         if group in judged:
-            by_group[name(group)] |= dict(zip(("low", "high"), bootstrap(own)))
+            by_group[name(group)] |= dict(zip(("low", "high"), of_accuracy(own)))
         else:
             by_group[name(group)]["too_few"] = f"fewer than {LEAST} test images: left out of worst and gap"
     sizes, counts = (np.array([values[groups == group].sum() for group in judged]) for values in (right | True, right))
@@ -51,12 +51,12 @@ def of_groups(encoder, right, groups, judged, names, settings):
     worst, best = judged[shares.argmin()], judged[shares.argmax()]
     low, high, p = gap_test(counts, sizes)
     said = {**settings, "by group": by_group, "worst": name(worst), "best": name(best), "accuracy": float(right.mean())}
-    interval = "95 %, bootstrap over the worst group's test images"
+    interval = "95 %, of the worst group's test images, by bootstrap, or Wilson's where all or none are right"
     spread = *(by_group[name(worst)][key] for key in ("low", "high")), None
     first = entry("fairness-worst", encoder, [shares.min()], {**said, "interval": interval}, spread=spread)
     said |= {
         "figure": "accuracy of the best group minus that of the worst",
-        "interval": "95 %, bootstrap within each group; the gap of each resample is that of its own best and worst",
+        "interval": "95 %, for all differences of two groups at once, by a studentised bootstrap; from 0 on",
         "p": p,
         "p_of": "a gap as large if it were chance which images are of which group, by permutation",
         "words": "more than chance" if p < 0.05 else "no more than chance makes of groups that are alike",
@@ -65,11 +65,34 @@ def of_groups(encoder, right, groups, judged, names, settings):
 
 
 def gap_test(counts, sizes, level=0.05, seed=0):
-    """The gap of the best and the worst group -> low, high: its percentile bootstrap interval; p: how often as large a
-    gap comes about when the right answers are dealt to the groups at random. counts: right ones [G], sizes: [G]."""
+    """The gap of the best and the worst group -> low, high: its interval; p: how often as large a
+    gap comes about when the right answers are dealt to the groups at random. counts: right ones [G], sizes: [G].
+
+    The best and the worst of groups that are alike lie apart by chance, the more so the more groups there are: so there
+    is an interval for all differences of two groups at once (Tukey's), and that of the gap ends where the largest low
+    and the largest high one are, from 0 on. Half widths are standard errors times the quantile of the largest error of
+    a difference, in standard errors, in bootstrap resamples, whose share is (right + 1) / (all + 2): a group without
+    mistakes has an error too.
+    """
     rng = np.random.default_rng(seed)
-    drawn = rng.binomial(sizes, counts / sizes, (RESAMPLES, len(sizes)))  # of each group, resampled
-    low, high = ends(np.ptp(drawn / sizes, axis=1), level)
+    shares, smooth = counts / sizes, (counts + 1) / (sizes + 2)
+    drawn = rng.binomial(sizes, smooth, (RESAMPLES, len(sizes)))
+    largest = np.zeros(RESAMPLES)
+    error, variance = drawn / sizes - smooth, _variance(drawn, sizes)
+    for g in range(1, len(sizes)):
+        apart = np.abs(error[:, :g] - error[:, [g]]) / np.sqrt(variance[:, :g] + variance[:, [g]])
+        largest = np.maximum(largest, apart.max(1))
+    variance = _variance(counts, sizes)
+    width = np.quantile(largest, 1 - level) * np.sqrt(variance[:, None] + variance)
+    np.fill_diagonal(width, 0)
+    difference = shares[:, None] - shares
+    low, high = float((difference - width).max()), min(1.0, float((difference + width).max()))
     dealt = rng.multivariate_hypergeometric(sizes, counts.sum(), RESAMPLES)
-    as_large = np.ptp(dealt / sizes, axis=1) >= np.ptp(counts / sizes) * (1 - 1e-9)
+    as_large = np.ptp(dealt / sizes, axis=1) >= np.ptp(shares) * (1 - 1e-9)
     return low, high, float((1 + as_large.sum()) / (1 + RESAMPLES))
+
+
+def _variance(counts, sizes):
+    """Of a share, by the smoothed one."""
+    p = (counts + 1) / (sizes + 2)
+    return p * (1 - p) / sizes

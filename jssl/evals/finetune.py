@@ -152,6 +152,9 @@ def finetune(encoder, train, test, *, classes, settings=None, tuning=ALL, pretra
     settings = chosen(settings or Settings(), len(train), flip)
     method, augment = build(encoder, settings, classes, len(train), tuning)
     steps = max(settings.least, round(settings.epochs * len(train) / settings.batch_size))
+    if steps < 1:
+        asked = f"epochs={settings.epochs:g} and least={settings.least}"
+        raise ValueError(f"finetune: {asked} are {steps} steps; expected at least one")
     by_block = pretrained and tuning.kind == "all" and hasattr(method.encoder, "depth")
     decay = settings.layer_decay if by_block else 1.0
     program = compiled(method, augment, encoder.preprocess, settings, steps, decay)

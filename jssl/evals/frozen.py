@@ -1,16 +1,44 @@
 """Protocols over frozen features: k-NN, linear probes, few labels per class."""
 
+import dataclasses
 import functools
 
 import numpy as np
 
 from jssl.config import nearest
-from jssl.evals import fewshot, knn, linear
-from jssl.evals.labels import by_class, check, check_classes, check_labels, share
+from jssl.evals import fewshot, kept, knn, linear
+from jssl.evals.labels import by_class, check, check_classes, check_labels, per_class, share
 from jssl.evals.scores import attempt, entry, title
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
 PART = 0.8  # of the training set, in each of several draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Knn:
+    """By default the run's own, of its config's `eval`."""
+
+    k: int = 20
+    temperature: float | None = 0.07  # None: equal votes
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    penalties: tuple[float, ...] = linear.PENALTIES  # of which validation rows pick one
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearSgd:
+    rates: tuple[float, ...] = linear.RATES  # per 256 images, of which validation rows pick one
+    epochs: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    shots: tuple[int, ...] = (1, 5, 10)  # labelled images per class
+
+
+SETTINGS = {"knn": Knn, "linear": Linear, "linear-sgd": LinearSgd, "fewshot": FewShot}
 
 
 def evaluate(
@@ -29,6 +57,7 @@ def evaluate(
     rates=linear.RATES,
     epochs=100,
     label_names=None,
+    names=None,
     missing=None,
 ):
     """Scores one encoder's frozen features -> [score, ...], each as of `jssl.evals.scores.entry`.
@@ -43,7 +72,8 @@ def evaluate(
         test set. More: each draw has a stratified 80 % of it, the standard error is that of the mean over draws.
       fewshot_draws: random choices of the labelled examples, per number of shots.
       k, temperature: of "knn"; penalties: of "linear"; rates, epochs: of "linear-sgd".
-      label_names: the names of the classes, for people, or None.
+      label_names: the names of the classes, for people, or None; names: of the training rows, of which fewshot's draws
+        are, or None for their numbers.
       missing: a dict that is told what the data do not allow, which is then left out, see `attempt`; or None.
 
     `mean` is an accuracy in [0, 1]. Test labels choose nothing. Raises ValueError, one line, for an unknown protocol,
@@ -66,7 +96,7 @@ def evaluate(
     scores = []
     for name in protocols:
         if name == "fewshot":
-            few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, seed=seed)
+            few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, names=names)
             for n in shots:
                 task = f"fewshot-{n}"
                 for found in attempt(title(task), lambda few=few, n=n: [few(shots=n)], missing):
@@ -86,7 +116,7 @@ def evaluate(
 
 def of(subject, name):
     """The scores of one protocol for all that the subject has features of."""
-    config, scores = subject.config, []
+    how, scores = asked(subject, name), []
     for encoder, found in subject.features.items():
         scores += evaluate(
             found,
@@ -95,15 +125,31 @@ def of(subject, name):
             protocols=(name,),
             draws=subject.draws or 1,
             seed=subject.seed,
-            k=config["eval"]["k"],
-            temperature=config["eval"]["temperature"],
             label_names=subject.splits["train"].label_names,
+            names=subject.splits["train"].names,
             missing=subject.missing,
+            **how,
         )
     return scores
 
 
-linear_of, sgd_of, fewshot_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd", "fewshot"))
+def asked(subject, name):
+    """What `evaluate` takes for one protocol, of the user's settings and the run's config."""
+    measure = subject.config["eval"]
+    default = Knn(measure["k"], measure["temperature"]) if name == "knn" else SETTINGS[name]()
+    return dataclasses.asdict(subject.settings(name, default))
+
+
+linear_of, sgd_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd"))
+
+
+def fewshot_of(subject):
+    """Few labels per class; which, is in splits.json."""
+    scores, train = of(subject, "fewshot"), subject.splits["train"]
+    for task in dict.fromkeys(score["task"] for score in scores):
+        rows = per_class(train.names, subject.labels["train"], int(task.rpartition("-")[2]), kept.DRAWS)
+        kept.list_split(subject.workdir, task, train, rows)
+    return scores
 
 
 def knn_of(subject):
@@ -111,7 +157,7 @@ def knn_of(subject):
     scores = of(subject, "knn")
     if subject.splits["train"].spec != subject.splits["test"].spec:
         return scores
-    how = {name: subject.config["eval"][name] for name in ("k", "temperature")}
+    how = asked(subject, "knn")
     labels = np.concatenate([subject.labels["train"], subject.labels["test"]])
     for encoder, found in subject.features.items():
         every = np.concatenate([found["train"], found["test"]])
@@ -171,6 +217,6 @@ def _knn_settings(found, train_rows, temperature):
     return {
         **knn.described(found[0]["k"], temperature),
         "train_rows": train_rows,
-        "picked_by": "k and T are the config's; the grid is of test images: its best is no accuracy of the encoder",
+        "picked_by": "k and T are given, the grid is of test images: its best is no accuracy of the encoder",
         "grid": [{**draws[0], "accuracy": float(np.mean([one["accuracy"] for one in draws]))} for draws in cells],
     }

@@ -8,6 +8,7 @@ from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
 from jssl.evals import cluster, frozen, links, nodes, svm
+from jssl.evals.kept import identity, on
 from jssl.evals.labels import by_class, share
 from jssl.evals.scores import attempt, entry, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
@@ -35,6 +36,10 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     asked = asked or tuple(task for task in tasks if task != "links" or positive is not None)
     if unknown := [task for task in asked if task not in tasks]:
         raise ValueError(f"unknown protocol {unknown[0]!r} of {graph.contents}{nearest(unknown[0], tasks)}")
+    if draws and not ("linear" in asked and graph.single and not _given(graph)):
+        raise ValueError(
+            f"--draws {draws}: draws are of random splits, for the linear probe of nodes whose graph comes without one"
+        )
     if "links" in asked and positive is None:
         raise ValueError("links: training has seen every edge; expected a run with --config.data.held_edges=0.1")
     features = {name: encoder.embed(graph, workers=default_workers()) for name, encoder in encoders.items()}
@@ -47,15 +52,16 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
 
     parts = split(graph, config["seed"])
     labels = {part: graph.labels[rows] for part, rows in parts.items()}
+    tested = identity(graph.spec, parts["test"])
     own = {
-        "linear": lambda name, found: [linear(name, found, graph, draws, config["seed"])],
-        "svm": lambda name, found: [machine(name, found, graph)],
+        "linear": lambda name, found: linear(name, found, graph, draws, config["seed"]),
+        "svm": lambda name, found: machine(name, found, graph),
         "cluster": lambda name, found: clusters(name, found, graph),
         "links": lambda name, found: joined(name, found, positive, negative),
     }
 
     def common(task):
-        return lambda name, found: frozen.evaluate(
+        scores = lambda name, found: frozen.evaluate(
             {part: found[rows] for part, rows in parts.items()},
             labels,
             encoder=name,
@@ -65,8 +71,10 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
             k=config["eval"]["k"],
             temperature=config["eval"]["temperature"],
             label_names=graph.label_names,
+            names=parts["train"],
             missing=missing,
         )
+        return lambda name, found: on(scores(name, found), tested)
 
     scores = []
     for name, found in features.items():
@@ -91,7 +99,7 @@ def raw(graph):
 
 def split(graph, seed):
     """{"train", "test": numbers} of labelled examples: those that came with the data, or four fifths and a fifth."""
-    if {"train", "test"} <= graph.splits.keys():
+    if _given(graph):
         first = each_split(graph.splits)[0]
         return {part: first[part] for part in ("train", "test")}
     known = np.flatnonzero(graph.labels >= 0)
@@ -104,13 +112,18 @@ def node_splits(graph, count, seed):
 
     Where it has no validation nodes a stratified fifth of the training nodes are.
     """
-    given = each_split(graph.splits)
-    if not given or not {"train", "test"} <= given[0].keys():
+    if not _given(graph):
         return nodes.random_splits(graph.labels, count, seed=seed)
+    given = each_split(graph.splits)
     if "val" in given[0]:
         return given
     rng = np.random.default_rng(seed)
     return [_with_val(one, share(graph.labels[one["train"]], 0.8, rng)) for one in given]
+
+
+def _given(graph):
+    """Whether a split came with the graph."""
+    return {"train", "test"} <= graph.splits.keys()
 
 
 def _with_val(one, kept):
@@ -122,15 +135,16 @@ def linear(name, features, graph, draws, seed):
     splits = node_splits(graph, draws or SPLITS, seed)
     found = nodes.probe(features, graph.labels, splits)
     test = splits[0]["test"]
-    drawn = "that came with the graph" if "train" in graph.splits else "random"
-    if "train" in graph.splits and "val" not in graph.splits:
+    drawn = "that came with the graph" if _given(graph) else "random"
+    if _given(graph) and "val" not in graph.splits:
         drawn += ", a stratified fifth of the training nodes for validation"
     settings = {**found["settings"], "split": drawn}
     predictions, labels = found["predictions"][test], graph.labels[test]
     by = by_class(predictions, labels, graph.label_names)
     right = predictions == labels if len(splits) == 1 else None
     settings |= {"std": found["std"]} if len(splits) > 1 else {}
-    return entry("linear", name, found["accuracies"], settings, right=right, rows=len(test), over="splits", classes=by)
+    more = {"right": right, "rows": len(test), "over": "splits", "classes": by}
+    return on([entry("linear", name, found["accuracies"], settings, **more)], identity(graph.spec, test))
 
 
 def machine(name, features, graph):
@@ -141,7 +155,8 @@ def machine(name, features, graph):
     by = by_class(found["predictions"][0], labels, graph.label_names)
     right = np.mean(found["predictions"] == labels, 0)
     settings = {**found["settings"], "std": float(np.std(found["accuracies"], ddof=1))}
-    return entry("svm", name, found["accuracies"], settings, right=right, over="shuffles into folds", classes=by)
+    score = entry("svm", name, found["accuracies"], settings, right=right, over="shuffles into folds", classes=by)
+    return on([score], identity(graph.spec, np.flatnonzero(known)))
 
 
 def clusters(name, features, graph):

@@ -1,5 +1,6 @@
 """A grid of linear heads trained at once, as in DINOv2's linear evaluation (Oquab et al., 2023; arXiv:2304.07193)."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,13 @@ from jssl.evals.linear import RATES
 
 LAYERS = (1, 4)  # how many of the last blocks a head reads
 POOLINGS = ("cls", "mean", "cls+mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    rates: tuple[float, ...] = RATES  # per 256 images
+    epochs: int = 100
+    batch_size: int = 256
 
 
 def grid(
@@ -96,11 +104,11 @@ def protocol(subject):
     """The scores of a subject's encoders; raw pixels have neither blocks nor pooling."""
     labels = subject.labels
     rows, drawn = frozen.drawn_rows(labels["train"], subject.draws or 1, subject.seed)
-    scores = []
+    how, scores = dataclasses.asdict(subject.settings("linear-grid", Settings())), []
     for name, encoder in subject.encoders.items():
         pools = {part: encoder.pools(source, workers=subject.workers) for part, source in subject.splits.items()}
         data = (pools["train"], labels["train"], pools["test"], labels["test"])
-        found = grid(*data, classes=subject.classes, rows=rows, seed=subject.seed)
+        found = grid(*data, classes=subject.classes, rows=rows, seed=subject.seed, **how)
         by = by_class(found["predictions"][0], labels["test"], subject.splits["train"].label_names)
         scores.append(frozen.score("linear-grid", name, found, labels["test"], {**drawn, **found["settings"]}, by))
     return scores

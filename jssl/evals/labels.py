@@ -47,13 +47,30 @@ def check_classes(train, test, classes):
         raise ValueError(f"all {len(train)} training labels are class {train[0]}; expected at least two classes")
 
 
-def per_class(labels, count, rng):
-    """`count` random rows of every class that occurs, without replacement, sorted -> int64 [classes * count]."""
-    names, sizes = np.unique(labels, return_counts=True)
+def per_class(names, labels, count, draws):
+    """`count` rows of every class that occurs, by a hash of the examples' names -> int64 [draws, classes * count], each
+    draw sorted. The same for every method, seed and order of the rows; those of a smaller count are among them."""
+    _, starts, sizes = np.unique(np.sort(labels), return_index=True, return_counts=True)
     if sizes.min() < count:
-        least = names[sizes.argmin()]
+        least = np.sort(labels)[starts[sizes.argmin()]]
         raise ValueError(f"class {least} has {sizes.min()} training examples; expected at least {count} per class")
-    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:count] for c in names]))
+    keys, rows = np.array([_hash(str(name)) for name in names], np.uint64), []
+    first = (starts[:, None] + np.arange(count)).ravel()
+    for draw in range(draws):
+        place = np.lexsort((_mixed(keys ^ np.uint64(_hash(f"draw {draw}"))), labels))
+        rows.append(np.sort(place[first]))
+    return np.stack(rows)
+
+
+def _hash(text):
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _mixed(x):
+    """Other random numbers of random numbers, uint64 [N]: splitmix64's last steps (Steele et al., 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def share(labels, part, rng):
@@ -70,8 +87,7 @@ def by_hash(names, labels, part, draw):
 
     The same for every method, seed and order of the rows: draw 0 is one fixed split, draw 1 another.
     """
-    key = lambda name: hashlib.blake2b(f"{draw}/{name}".encode(), digest_size=8).digest()
-    place = np.argsort(np.array([int.from_bytes(key(name)) for name in names], np.uint64), kind="stable")
+    place = np.argsort(np.array([_hash(f"{draw}/{name}") for name in names], np.uint64), kind="stable")
     chosen = np.zeros(len(labels), bool)
     for c in np.unique(labels):
         members = place[labels[place] == c]

@@ -1,5 +1,7 @@
 """Retrieval by class: are the images that are nearest to a query of its class?"""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,11 @@ from jssl.transforms import unit
 
 KS = (1, 5, 10)
 AT_ONCE = 2**25  # similarities that are sorted together (128 MiB)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    ks: tuple[int, ...] = KS  # nearest images among which one of the query's class counts
 
 
 def retrieval(index, index_labels, queries=None, query_labels=None, *, ks=KS):
@@ -65,13 +72,15 @@ def protocol(subject):
     """Scores of recall@k and mAP: test images are looked up among the training images; where both are held out of one
     source, each of its images among all others."""
     alone = subject.splits["train"].spec == subject.splits["test"].spec
-    labels, scores = subject.labels, []
+    labels, scores, ks = subject.labels, [], subject.settings("retrieval", Settings()).ks
+    if not ks or min(ks) < 1:
+        raise ValueError(f"retrieval.ks={ks}: expected one or more numbers of images, from 1")
     for encoder, found in subject.features.items():
         if alone:
             join = lambda parts: np.concatenate([parts["train"], parts["test"]])
-            measured, rows = retrieval(join(found), join(labels)), len(join(labels)) - 1
+            measured, rows = retrieval(join(found), join(labels), ks=ks), len(join(labels)) - 1
         else:
-            measured = retrieval(found["train"], labels["train"], found["test"], labels["test"])
+            measured = retrieval(found["train"], labels["train"], found["test"], labels["test"], ks=ks)
             rows = len(labels["train"])
         there = np.isfinite(measured["ap"])
         settings = {

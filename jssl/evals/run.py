@@ -7,48 +7,63 @@ import numpy as np
 
 from jssl import data as sources
 from jssl.encoder import Encoder
-from jssl.evals import graphs, table
+from jssl.evals import graphs, kept, table
 from jssl.evals import scores as of_scores
+from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
-from jssl.evals.subject import BATCH, config_of, of_run
+from jssl.evals.subject import BATCH, config_of, learns_labels, of_run
 from jssl.experiment import provenance
+
+SEEN = "the encoder was trained on images of this test set with their labels: expected others, --test"
 
 
 def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=None):
-    """Scores a run: writes scores.json and what the report shows into it and returns the table as text.
+    """Scores a run: writes scores.json and what the report shows into it and returns the table as text. Earlier scores
+    by other protocols stay, see `kept.write`.
 
     workdir: a run directory, or the folder of an encoder that comes without one, for which `data` must be given.
     protocol: comma-separated names, of `jssl.evals.table.PROTOCOLS` for images, of `jssl.evals.graphs` for graphs; by
     default those of the run's config.eval.protocols, or those that take seconds; "all": whatever the data allow, in
     minutes. draws: of the labelled images, one by default, for all but fewshot, which draws 100 times, and semi, 5; of
     splits of a graph that comes without one, 20. data, test: other labelled sources than the run's own. Without a test
-    source a fifth of the labelled images is held out: the encoder has then seen them, without labels. options:
-    {protocol: {field of its settings: value or text}}.
+    source a fifth of the labelled images is held out; where they are those of the run, the encoder has seen them, and
+    it is said whether with their labels. options: {protocol: {field of its settings: value or text}}.
     """
     workdir = pathlib.Path(workdir)
     asked = tuple(protocol.split(",")) if protocol and protocol != table.ALL else None
-    config = config_of(workdir)
+    if draws is not None and draws < 1:
+        raise ValueError(f"--draws {draws}: expected at least 1")
+    config, options = config_of(workdir), options or {}
     if config["modality"] == "graph":
+        if options:
+            name, given = next(iter(options.items()))
+            raise ValueError(f"--{name}.{next(iter(given))}: the protocols of graphs have no settings")
         if test:
             raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
         encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
         scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
-        labels = None
+        subject, trained = None, encoders["trained"]
     else:
         own = config["eval"].get("protocols") or table.DEFAULT
         names = table.PROTOCOLS if protocol == table.ALL else asked or tuple(own.split(","))
-        scores, said, labels = of_images(workdir, names, asked, draws, data, test, options or {})
+        table.check(options, names)
+        scores, said, subject = of_images(workdir, names, asked, draws, data, test, options)
+        trained = subject.encoders["trained"]
     if isinstance(said, str):
         return said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
-    described = {"protocols": protocol or used, "draws": draws, "seed": config["seed"], "data": said}
-    found = of_scores.write(workdir, scores, described, provenance(), said.get("test"), labels)
+    described = {"protocols": protocol or used, "seed": config["seed"], "data": said}
+    described["weights"] = kept.digest(trained.folder / "weights.npz")
+    found = kept.write(workdir, scores, described, provenance(), **(subject.tested if subject else {}))
+    if subject and subject.labelled:
+        save_mistakes(workdir, kept.read(workdir), subject.splits["test"], subject.splits["train"].label_names)
     same = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found if one["p"] >= of_scores.LEVEL]
-    return "\n".join([of_scores.table(scores, said.get("left out")), *same])
+    seen = [SEEN] if said.get("encoder_saw_their_labels") else []
+    return "\n".join([of_scores.table(scores, said.get("left out")), *seen, *same])
 
 
 def of_images(workdir, names, asked, draws, data, test, options):
-    """-> scores, what to say of the data, labels of the test images; or nothing and a text, where there are none.
+    """-> scores, what to say of the data, the `Subject`; or no scores and a text, where there are no labels.
 
     names: of protocols; asked: those that the user named, of which each is to give something, or None.
     """
@@ -57,11 +72,12 @@ def of_images(workdir, names, asked, draws, data, test, options):
     save_pictures(workdir, subject.embedded("trained", "test"), subject.splits["test"])
     save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
     said = {part: source.spec for part, source in subject.splits.items()}
-    said["encoder_saw_test_images"] = not (test or subject.config["data"]["eval_source"])
-    labelled = all(source.labels is not None for source in subject.splits.values())
-    if not asked and not labelled and names is not table.PROTOCOLS:
+    said["encoder_saw_test_images"] = seen = said["test"] == subject.config["data"]["source"]
+    if seen and learns_labels(subject.encoders["trained"].method, subject.config, subject.splits["test"]):
+        said["encoder_saw_their_labels"] = True
+    if not asked and not subject.labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}
-        return [], unlabelled(workdir, found, said["train"]), None
+        return [], unlabelled(workdir, found, said["train"]), subject
     scores = []
     for name, protocol in protocols.items():
         known = len(missing)
@@ -70,10 +86,7 @@ def of_images(workdir, names, asked, draws, data, test, options):
         if asked and not found and len(missing) > known:  # nothing is left of what was asked for
             raise ValueError(list(missing.values())[-1])
         scores += found
-    labels = subject.labels["test"] if labelled else None
-    if labelled:
-        save_mistakes(workdir, scores, labels, subject.splits["test"], subject.splits["train"].label_names)
-    return scores, {**said, **({"left out": missing} if missing else {})}, labels
+    return scores, {**said, **({"left out": missing} if missing else {})}, subject
 
 
 def side_by_side(workdirs, **how):
@@ -86,12 +99,11 @@ def side_by_side(workdirs, **how):
 
 
 def compared(workdirs):
-    """The paired tests of every two runs as lines of text, from what `evaluate` has left in them."""
-    runs = {str(workdir): of_scores.read(workdir) for workdir in workdirs}
-    found, apart = of_scores.compare_runs(runs)
-    lines = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found]
-    of = lambda name: runs[name]["test"]
-    return lines + [f"{a} and {b} cannot be compared: they were tested on {of(a)} and {of(b)}" for a, b in apart]
+    """The paired tests of every two runs as lines of text, from what `evaluate` has left in them, and what was not
+    measured alike."""
+    found, apart = compare_runs({str(workdir): kept.read(workdir) for workdir in workdirs})
+    others = other_protocols({str(workdir): kept.content(workdir) for workdir in workdirs})
+    return [f"{of_scores.title(one['task'])}: {one['words']}" for one in found] + apart + others
 
 
 def embed(workdir, data, out):

@@ -1,20 +1,14 @@
-"""Scores: a mean with its errors, tests of two against each other, the table that people read, the files that stay."""
+"""Scores: a mean with its errors, tests of two against each other, the table that people read."""
 
-import itertools
-import json
-import pathlib
 import time
 
 import numpy as np
 from absl import logging
 from scipy import stats
 
-from jssl.files import whole
-
 RESAMPLES = 10_000  # of a bootstrap and of a permutation test
 WIDE = 4  # tasks beside each other in a table of text
 LEVEL = 0.05  # below it two encoders are called different
-PREDICTIONS = "predictions.npz"
 TITLES = {
     "knn": "k-NN",
     "knn-loo": "k-NN, leave one out",
@@ -34,9 +28,6 @@ TITLES = {
     "corloc-attention": "CorLoc, attention",
     "anomaly-image": "anomaly, AUROC of images",
     "anomaly-pixel": "anomaly, AUROC of pixels",
-    "recall-1": "recall@1",
-    "recall-5": "recall@5",
-    "recall-10": "recall@10",
     "map": "mAP",
     "rankme": "RankMe",
     "alpha-req": "alpha-ReQ",
@@ -87,17 +78,19 @@ def entry(
 
     Returns:
       {"encoder", "task", "mean", "stderr", "low", "high", "draws", "settings", **more}, low and high the ends of the
-      95 % bootstrap interval or None, and "rows", {"right", "predictions", "confidence"} where there are, which `write`
-      keeps apart.
+      95 % bootstrap interval or None, and "rows", {"right", "predictions", "confidence"} where there are, which
+      `kept.write` keeps apart.
     """
     values = np.asarray(values, float)
     rows = len(right) if right is not None else rows
     low, high, stderr = spread or (None, None, None)
     if not spread and (len(values) > 1 or rows):
         _, stderr, kind = summary(values, rows, over)
-        low, high = bootstrap(right if right is not None else _outcomes(values, rows))
-        of = "test examples" if right is not None or len(values) == 1 else over or "draws"
-        settings = {**settings, "stderr": kind, "interval": f"95 %, bootstrap over {of}"}
+        if right is not None or len(values) == 1:
+            low, high, words = of_accuracy(_outcomes(values[0], rows) if right is None else right)
+        else:
+            low, high, words = *bootstrap(values), f"95 %, bootstrap over {over or 'draws'}"
+        settings = {**settings, "stderr": kind, "interval": words}
     by_row = {"right": right, "predictions": predictions, "confidence": confidence}
     by_row = {name: np.asarray(x) for name, x in by_row.items() if x is not None}
     return {
@@ -123,11 +116,23 @@ def summary(accuracies, test_rows, over=None):
     return mean, float((mean * (1 - mean) / test_rows) ** 0.5), "binomial, over the test rows"
 
 
-def _outcomes(values, rows):
-    """What to resample where single examples are not known: the draws, or as many right and wrong ones."""
-    if len(values) > 1:
-        return values
-    return np.arange(rows) < round(float(values[0]) * rows)
+def _outcomes(accuracy, rows):
+    """What to resample where single examples are not known: as many right and wrong ones."""
+    return np.arange(rows) < round(float(accuracy) * rows)
+
+
+def of_accuracy(right, level=0.05):
+    """The interval of the mean of how right one was on each test example, [M] -> low, high, and what it is in words.
+
+    The bootstrap's; where all are right, or none, every resample is alike, and it is Wilson's (1927).
+    """
+    n, mean = len(right), float(np.mean(right))
+    if mean not in (0, 1):
+        return *bootstrap(right, level), "95 %, bootstrap over test examples"
+    width = stats.norm.isf(level / 2) ** 2
+    width /= n + width
+    low, high = (1 - width, 1.0) if mean else (0.0, width)
+    return float(low), float(high), "95 %, Wilson's: all test examples were alike"
 
 
 def bootstrap(values, level=0.05, seed=0):
@@ -207,20 +212,6 @@ def compare(first, second, names):
     return found
 
 
-def compare_runs(runs):
-    """Every two runs by their trained encoders. runs: {name: what `read` gives} -> their comparisons, as of `compare`,
-    and the pairs of names that were tested on other examples; what has no results of single examples is left out."""
-    found, apart = [], []
-    for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
-        if not (first["right"] and second["right"]):
-            continue
-        if first["test"] != second["test"] or not np.array_equal(first["labels"], second["labels"]):
-            apart.append((a, b))
-            continue
-        found += compare(*(run["right"].get("trained", {}) for run in (first, second)), (a, b))
-    return found, apart
-
-
 def words(test, names):
     """A paired test in words: which of the two is better, or that they are not distinguishable."""
     p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
@@ -263,6 +254,8 @@ def title(task):
         name, _, way = n.rpartition("-")
         from_run = " of the run's set" if name.endswith("-own") else ""
         return f"{title(way)}{from_run}, {name.removesuffix('-own')}"
+    if kind == "recall":
+        return f"recall@{n}"
     if kind == "fewshot" and n.isdigit():
         return f"{n} label{'s' if n != '1' else ''} per class"
     if task.startswith("peft-last-"):
@@ -296,44 +289,3 @@ def _cell(score):
     error = "" if score["stderr"] is None else f" ± {show(score['stderr'])}"
     between = "" if score.get("low") is None else f" [{show(score['low'])}, {show(score['high'])}]"
     return f"{show(score['mean'])}{error}{between}"
-
-
-def write(folder, scores, protocol, run, test=None, labels=None):
-    """Writes scores.json, {"protocol", "scores", "comparisons", "run"}, and predictions.npz, each whole or not at all.
-
-    The latter holds what scores say of single test examples: ENCODER/TASK/right, /predictions, /confidence, [M], with
-    `test`, the name of the test set, and its `labels`. Comparisons: paired tests of the encoder against its untrained
-    self. -> the comparisons
-    """
-    folder = pathlib.Path(folder)
-    arrays = {
-        f"{score['encoder']}/{score['task']}/{name}": x for score in scores for name, x in score.get("rows", {}).items()
-    }
-    results = lambda encoder: {s["task"]: s["rows"]["right"] for s in scores if s["encoder"] == encoder and _paired(s)}
-    names = ("trained", "untrained")
-    comparisons = compare(*map(results, names), names)
-    plain = [{key: value for key, value in score.items() if key != "rows"} for score in scores]
-    content = {"protocol": protocol, "scores": plain, "comparisons": comparisons, "run": run}
-    with whole(folder / "scores.json") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-    known = {"test": np.asarray(test or "")} | ({} if labels is None else {"labels": labels})
-    with whole(folder / PREDICTIONS, "wb") as file:
-        np.savez(file, **known, **arrays)
-    return comparisons
-
-
-def read(folder):
-    """What `write` kept of single test examples -> {"test": text, "labels": int [M] or None, "right": {encoder: {task:
-    [M]}}, "predictions" and "confidence" likewise}; empty where nothing was."""
-    path = pathlib.Path(folder, PREDICTIONS)
-    arrays = dict(np.load(path)) if path.is_file() else {}
-    found = {"test": str(arrays.pop("test", "")), "labels": arrays.pop("labels", None)}
-    found |= {"right": {}, "predictions": {}, "confidence": {}}
-    for key, x in arrays.items():
-        encoder, task, name = key.split("/")
-        found[name].setdefault(encoder, {})[task] = x
-    return found
-
-
-def _paired(score):
-    return "right" in score.get("rows", {})

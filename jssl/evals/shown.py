@@ -33,14 +33,17 @@ def save_pictures(workdir, features, source):
         np.savez(workdir / "map.npz", features=reduced(features), **shown)
 
 
-def save_mistakes(workdir, scores, labels, source, label_names):
+def save_mistakes(workdir, found, source, label_names):
     """mistakes.npz: pictures of the test images that the trained encoder's probe got wrong, the surest first.
 
-    labels: int [M], of the source's images, in the numbers of the predictions.
+    found: what `jssl.evals.kept.read` gives, of the source's images.
     """
     path = workdir / "mistakes.npz"
     path.unlink(missing_ok=True)
-    rows = {score["task"]: score["rows"] for score in scores if score["encoder"] == "trained" and "rows" in score}
+    labels, rows = found["labels"], {}
+    for name in ("predictions", "confidence"):
+        for task, x in found[name].get("trained", {}).items():
+            rows.setdefault(task, {})[name] = x
     task, chosen = most_confident(rows, labels, MISTAKES)
     if not len(chosen):
         return

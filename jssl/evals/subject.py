@@ -5,16 +5,20 @@ import functools
 import json
 import pathlib
 
+import jax
 import numpy as np
 
 from jssl import config as configs
 from jssl import data as sources
 from jssl.encoder import Encoder, gathered
-from jssl.evals.labels import check_classes, share
+from jssl.evals.kept import identity
+from jssl.evals.labels import by_hash, check_classes
+from jssl.method import LABELS
 
 PIXELS = 32  # side to which larger images are brought before they count as raw pixels
 BATCH = 256
 RAW = "raw pixels"
+PART = 0.2  # of a source without a test set, held out for testing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,18 @@ class Subject:
             )
         return {"train": train.labels, "test": test.labels}
 
+    @property
+    def labelled(self):
+        """Whether there are labels of all images."""
+        return all(source.labels is not None for source in self.splits.values())
+
+    @property
+    def tested(self):
+        """The test images as `kept.write` takes them."""
+        test = self.splits["test"]
+        labels = self.labels["test"] if self.labelled else None
+        return {"test": test.spec, "rows": identity(test.spec, test.names), "labels": labels}
+
     @functools.cached_property
     def classes(self):
         """Their number; ValueError for fewer than two among the training images."""
@@ -97,8 +113,8 @@ class Subject:
 def of_run(folder, data=None, test=None, **more):
     """The subject of a run directory, or of an encoder's folder, for which `data` must be given.
 
-    data, test: sources other than the run's own. Without a test source a stratified fifth of the labelled images is
-    held out: the encoder has then seen them, without labels.
+    data, test: sources other than the run's own, of which the test set is for its own data alone. Without a test source
+    a fifth of the labelled images is held out, see `held_out`.
     """
     folder = pathlib.Path(folder)
     config = config_of(folder)
@@ -110,8 +126,10 @@ def of_run(folder, data=None, test=None, **more):
     opened = lambda spec: sources.open_source(
         spec, channels=encoders["trained"].channels, max_bad=config["data"]["max_bad"]
     )
-    train, test = opened(data or config["data"]["source"]), test or config["data"]["eval_source"]
-    splits = {"train": train, "test": opened(test)} if test else held_out(train, config["seed"])
+    if data in (None, config["data"]["source"]):
+        test = test or config["data"]["eval_source"]
+    train = opened(data or config["data"]["source"])
+    splits = {"train": train, "test": opened(test)} if test else held_out(train)
     workers = sources.default_workers()
     return Subject(folder, config, encoders, splits, seed=config["seed"], workers=workers, **more)
 
@@ -127,13 +145,27 @@ def config_of(folder):
     return config
 
 
-def held_out(source, seed):
-    """A stratified fifth of a source for testing, the rest for training."""
-    rows = np.arange(len(source))
+def held_out(source):
+    """A fifth of each class for testing, by a hash of the images' names, the same for every run, the rest for training;
+    of a class of one image nothing. Without labels all of it for both. ValueError where nothing is left for testing."""
     if source.labels is None:
         return {"train": source, "test": source}
-    train = share(source.labels, 0.8, np.random.default_rng(seed))
-    return {"train": source.take(rows[train]), "test": source.take(rows[~train])}
+    _, kinds, counts = np.unique(source.labels, return_inverse=True, return_counts=True)
+    held = by_hash(source.names, source.labels, PART, 0) & (counts[kinds] > 1)
+    if not held.any():
+        raise ValueError(f"{source.spec} has one image of each class, none for testing; expected more, or a test set")
+    return {"train": source.take(np.flatnonzero(~held)), "test": source.take(np.flatnonzero(held))}
+
+
+def learns_labels(method, config, source):
+    """Whether a method's loss reads the labels of its source. config: that of the run, with its views."""
+    if not hasattr(method, "rows"):  # without which it has no place for them
+        return False
+    augment, size = configs.build(config["augment"]), config["train"]["batch_size"]
+    shapes = source.shapes(size, size, getattr(augment, "crops", None))
+    batch = {name: jax.ShapeDtypeStruct(*of) for name, of in shapes.items()}
+    first = lambda rng, batch: method.init(rng, augment(rng, batch))
+    return LABELS in jax.eval_shape(first, jax.random.key(0), batch)[1]
 
 
 def pixels(source, workers=0):

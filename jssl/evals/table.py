@@ -1,8 +1,8 @@
 """The protocols of images: a name, and the function that scores a `Subject`, imported where it is asked for."""
 
-import importlib
+import pkgutil
 
-from jssl.config import nearest
+from jssl.config import nearest, with_fields
 
 ALL = "all"  # that the data allow
 DEFAULT = "knn,linear,fewshot"  # which take seconds
@@ -25,11 +25,45 @@ PROTOCOLS = {
     "transfer": "jssl.evals.transfer:protocol",
     "fairness": "jssl.evals.fairness:protocol",
 }
+SETTINGS = {  # dataclasses of what the user may set
+    "knn": "jssl.evals.frozen:Knn",
+    "linear": "jssl.evals.frozen:Linear",
+    "linear-sgd": "jssl.evals.frozen:LinearSgd",
+    "linear-grid": "jssl.evals.grid:Settings",
+    "retrieval": "jssl.evals.retrieval:Settings",
+    "rank": "jssl.evals.rank:Settings",
+    "fewshot": "jssl.evals.frozen:FewShot",
+    "semi": "jssl.evals.tuned:Semi",
+    "finetune": "jssl.evals.finetune:Settings",
+    "peft": "jssl.evals.peft:Options",
+    "dense": "jssl.evals.dense:Settings",
+    "depth": "jssl.evals.depth:Settings",
+    "corloc": "jssl.evals.boxes:Settings",
+    "anomaly": "jssl.evals.anomaly:Settings",
+    "robustness": "jssl.evals.robustness:Settings",
+    "transfer": "jssl.evals.transfer:Settings",
+}
 
 
 def find(name):
     """A protocol: a function from a `Subject` to scores. ValueError for an unknown name, with the near misses."""
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name!r}{nearest(name, PROTOCOLS)}")
-    module, _, function = PROTOCOLS[name].partition(":")
-    return getattr(importlib.import_module(module), function)
+    return pkgutil.resolve_name(PROTOCOLS[name])
+
+
+def check(options, names):
+    """Raises ValueError where options, {protocol: {field: value or text}}, are not of the protocols that are asked for,
+    `names`, or not of their settings."""
+    read = {*names, *(("finetune",) if "semi" in names else ())}  # which fine-tunes by the same settings
+    for name, given in options.items():
+        find(name)
+        first = f"--{name}.{next(iter(given))}"
+        if name not in read:
+            raise ValueError(f"{first}: {name} is not asked for; expected --protocol {','.join([*names, name])}")
+        if name not in SETTINGS:
+            raise ValueError(f"{first}: {name} has no settings")
+        try:
+            with_fields(pkgutil.resolve_name(SETTINGS[name])(), given)
+        except ValueError as error:
+            raise ValueError(f"--{name}.{error}") from None

@@ -4,15 +4,12 @@ import dataclasses
 import pathlib
 import re
 
-import numpy as np
-
 from jssl import data as sources
 from jssl.evals import frozen
-from jssl.evals.labels import by_hash
-from jssl.evals.subject import RAW
+from jssl.evals.kept import identity, on
+from jssl.evals.subject import RAW, held_out
 
 TASKS = ("knn", "linear")
-PART = 0.2  # of a set without a test set, held out by a hash of the images' names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +47,7 @@ def named(specs):
 
 
 def split(spec, channels):
-    """{"train", "test": source} of TRAIN+TEST; of TRAIN alone, a fifth of each class by `by_hash`.
+    """{"train", "test": source} of TRAIN+TEST; of TRAIN alone, a fifth of each class by `held_out`.
 
     Raises ValueError where there are no labels.
     """
@@ -60,16 +57,7 @@ def split(spec, channels):
         return {"train": train, "test": sources.open_source(test, channels=channels)}
     if train.labels is None:
         raise ValueError(f"{train.spec} has no labels; transfer needs one class per image")
-    held = by_hash(train.names, train.labels, PART, 0)
-    counts = np.bincount(train.labels[~held], minlength=train.labels.max() + 1)
-    gone = np.flatnonzero((counts == 0) & (np.bincount(train.labels) > 0))
-    if len(gone):
-        name = train.label_names[gone[0]] if train.label_names else gone[0]
-        raise ValueError(
-            f"{train.spec}: class {name} has one image, which cannot be for training and for testing; expected two of "
-            "each class, or a test set, TRAIN+TEST"
-        )
-    return {"train": train.take(np.flatnonzero(~held)), "test": train.take(np.flatnonzero(held))}
+    return held_out(train)
 
 
 def of(subject, features, task, said):
@@ -82,7 +70,7 @@ def of(subject, features, task, said):
             rows = {"right": score["rows"]["right"]}  # predictions are kept of the run's own test set
             more = {"task": f"{task}-{score['task']}", "settings": {**score["settings"], **said}, "rows": rows}
             scores.append({**score, **more})
-    return scores
+    return on(scores, identity(said["test"], subject.splits["test"].names))
 
 
 def alike(train, test, same):

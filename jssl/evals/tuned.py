@@ -1,16 +1,22 @@
 """Protocols that train the encoder: fine-tuning on all labels, and on few of them beside a probe of frozen features."""
 
+import dataclasses
+
 import numpy as np
 
-from jssl.evals import fewshot
+from jssl.evals import fewshot, kept
 from jssl.evals.finetune import Settings, finetune
 from jssl.evals.frozen import PART
 from jssl.evals.labels import by_class, by_hash, share
 from jssl.evals.scores import entry
 
-PARTS = (0.01, 0.1)  # of the labels
 DRAWS = 5  # of them
 RULES = "AdamW, all weights, cross-entropy; the last weights' average, nothing picked by accuracy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Semi:
+    shares: tuple[float, ...] = (0.01, 0.1)  # of the labels
 
 
 def of_all(subject):
@@ -22,17 +28,21 @@ def of_all(subject):
     return [_score("finetune", name, subject, rows, said) for name in subject.encoders]
 
 
-def few(subject, parts=None):
-    """`parts` of the labels, 1 % and 10 %, several times, the same images for every run -> scores.
+def few(subject):
+    """1 % and 10 % of the labels, or other shares, several times, the same images for every run, listed in splits.json
+    -> scores.
 
     A probe of all frozen features, as `fewshot` has it, and each of the encoders fine-tuned.
     """
-    scores = []
-    for part in parts or PARTS:
+    scores, shares = [], subject.settings("semi", Semi()).shares
+    if not shares or not all(0 < part <= 1 for part in shares):
+        raise ValueError(f"semi.shares={shares}: expected one or more shares of the labels, above 0 and at most 1")
+    for part in shares:
         labels, names = subject.labels["train"], subject.splits["train"].names
         rows = [by_hash(names, labels, part, draw) for draw in range(subject.draws or DRAWS)]
-        said = f"{part:.0%} of each class, one at least, by a hash of the images' names"
-        task = f"semi-{round(100 * part)}"
+        said = f"{100 * part:g} % of each class, one at least, by a hash of the images' names"
+        task = f"semi-{100 * part:g}"
+        kept.list_split(subject.workdir, task, subject.splits["train"], np.stack([np.flatnonzero(one) for one in rows]))
         for name, found in subject.features.items():
             picked = np.stack([np.flatnonzero(chosen) for chosen in rows])
             predictions = fewshot.of_rows(found["train"], labels, found["test"], picked, classes=subject.classes)
