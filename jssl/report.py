@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from jssl import by_class, figures, maps, mistakes, pictures, sections, several
+from jssl import by_class, figures, maps, pictures, sections, several
 from jssl.corruptions import corruptions
 from jssl.curves import curves
 from jssl.evals.kept import read as read_predictions
@@ -56,15 +56,11 @@ def read(workdir):
 def of_one(run, how):
     """The parts of the page on one run."""
     workdir, config, rows, scores = (run[name] for name in ("workdir", "config", "rows", "scores"))
-    names = run["mistakes"].get("label_names", run["map"].get("label_names"))
     content = {
         "Scores": sections.scores(scores),
-        "Per class": by_class.scores(scores),
-        "Confusions": mistakes.confusion(run["predictions"], names),
+        **several.looked_at(run),
         "Corrupted images": corruptions(scores),
-        "Surest mistakes": mistakes.worst(run["mistakes"]),
         "The graph": by_class.graph(run["graph"]),
-        "Nearest neighbours": sections.neighbours(run["neighbours"]),
         "Map of the embeddings": maps.embeddings(run["map"], how),
         "Training curves": curves({run["name"]: rows}),
         "Patches": pictures.patches(run["patches"]),

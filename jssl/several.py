@@ -1,10 +1,10 @@
 """The page on several runs: their scores side by side, paired tests, curves over each other, maps, what they cost."""
 
+from jssl import by_class, cost, figures, maps, mistakes
 from jssl import config as configs
-from jssl import cost, figures, maps
 from jssl.curves import curves
 from jssl.evals.comparison import compare_runs, other_protocols
-from jssl.sections import escape, score_table, spread_of, tests, warnings
+from jssl.sections import escape, neighbours, score_table, spread_of, tests, warnings
 
 
 def sections(runs, how):
@@ -15,6 +15,7 @@ def sections(runs, how):
         "What they cost": costs(runs),
         "Training curves": curves({run["name"]: run["rows"] for run in runs}),
         "Maps of the embeddings": embeddings(runs, how),
+        "Each by itself": closer(runs),
         "What differs between the configs": differences(runs),
     }
     return [
@@ -91,6 +92,26 @@ def embeddings(runs, how):
     panels = "".join(f"<figure><h3>{_named(i, runs)}</h3>{text}</figure>" for i, text in drawn if text)
     lead = f"<p>Test examples on the plane by {maps.KINDS[how]}, each run by itself; colours are classes.</p>"
     return f'{lead}<div class="curves wider">{panels}</div>' if panels else ""
+
+
+def looked_at(run):
+    """What a report shows of a run's classes and examples: {title: HTML, or ""}"""
+    names = run["mistakes"].get("label_names", run["map"].get("label_names"))
+    return {
+        "Per class": by_class.scores(run["scores"]),
+        "Confusions": mistakes.confusion(run["predictions"], names),
+        "Surest mistakes": mistakes.worst(run["mistakes"]),
+        "Nearest neighbours": neighbours(run["neighbours"]),
+    }
+
+
+def closer(runs):
+    """Of each run, folded: its classes, mistakes and neighbours."""
+    parts = []
+    for i, run in enumerate(runs):
+        shown = "".join(f'<h3 class="under">{name}</h3>{text}' for name, text in looked_at(run).items() if text)
+        parts.append(f"<details><summary>{_named(i, runs)}</summary>{shown}</details>" if shown else "")
+    return "".join(parts)
 
 
 def differences(runs):

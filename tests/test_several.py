@@ -158,6 +158,14 @@ def test_costs_maps_and_differences_of_the_configs_are_there(both):
     )
 
 
+def test_classes_and_mistakes_of_each_run_are_folded_away(both):
+    parts = re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>(?=<details><summary>|</section>)", both, re.S)
+    assert len(parts) == 2
+    for _, text in parts:
+        assert re.findall(r"<h3 .*?>(.*?)</h3>", text) == ["Confusions", "Surest mistakes"]
+    assert parts[0][1] != parts[1][1]
+
+
 def test_the_page_of_several_loads_nothing_and_takes_names_as_text(both):
     assert re.findall(r"""(?:src|href)\s*=\s*(?!"data:)[^\s>]*""", both) == []
     assert "<b>owl" not in both
