@@ -12,7 +12,8 @@ from jssl.evals.run import evaluate
 from jssl.methods import mae
 from jssl.methods.mae import MAE
 from jssl.methods.simmim import SimMIM
-from jssl.nets.vit import Decoder, ViT, patchify
+from jssl.nets.decoder import Decoder
+from jssl.nets.vit import ViT, patchify
 from jssl.pictures import of_pixels
 from jssl.report import report
 from jssl.train import train
