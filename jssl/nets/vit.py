@@ -15,7 +15,7 @@ from jssl.nets.resize import table
 POOLS = ("cls", "mean")
 POSITIONS = ("learned", "sincos", "none")
 RELATIVE = (None, "shared", "each")
-FFN = ("mlp", "swiglu")
+FFN = ("mlp", "quick_gelu", "swiglu")
 TOKEN = nn.initializers.normal(0.02)
 
 
@@ -28,14 +28,16 @@ class ViT(nn.Module):
     too: `prompts` [1 or depth, P, dim], tokens before the patches, of the first block or others for each; `adapters`,
     one for each block, see `Block`.
 
-    mlp: hidden width, 4 * dim if None. ffn: "mlp", or "swiglu" (arXiv:2002.05202), whose hidden width is two thirds of
-    `mlp`, for as many weights. registers: further tokens without a patch (arXiv:2309.16588). positions: "sincos"
-    (fixed, `sincos_positions`), "learned" (a table on the grid of the images given to init, or of `table` x `table`
-    patches, resized bicubically for other grids) or "none". Class token and registers have no position: they are
-    learned themselves. relative: biases of attention by relative position, "shared" by all blocks or one table for
-    "each". drop_path: rate of the last block, rising linearly from 0 (arXiv:1603.09382), or, where drop_path_uniform,
-    of every block; neither changes as training goes on. layer_scale: initial value (arXiv:2103.17239), or None. remat:
-    keep only the blocks' inputs for the backward pass. eps: of every layer norm.
+    mlp: hidden width, 4 * dim if None. ffn: "mlp", "quick_gelu", the same with CLIP's x * sigmoid(1.702 x) for GELU, or
+    "swiglu" (arXiv:2002.05202), whose hidden width is two thirds of `mlp`, for as many weights. registers: further
+    tokens without a patch (arXiv:2309.16588). positions: "sincos" (fixed, `sincos_positions`), "learned" (a table on
+    the grid of the images given to init, or of `table` x `table` patches, resized bicubically for other grids) or
+    "none". Class token and registers have no position: they are learned themselves. relative: biases of attention by
+    relative position, "shared" by all blocks or one table for "each". drop_path: rate of the last block, rising
+    linearly from 0 (arXiv:1603.09382), or, where drop_path_uniform, of every block; neither changes as training goes
+    on. layer_scale: initial value (arXiv:2103.17239), or None. remat: keep only the blocks' inputs for the backward
+    pass. eps: of every layer norm. pre_norm: one more, before the blocks, as in CLIP (arXiv:2103.00020). out_dim: of a
+    linear layer on all tokens after the final norm, or None for no layer.
 
     out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
     norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, prompts, patches in
@@ -60,6 +62,8 @@ class ViT(nn.Module):
     layer_scale: float | None = None
     remat: bool = False
     eps: float = 1e-6
+    pre_norm: bool = False
+    out_dim: int | None = None
     dtype: Any = jnp.float32
 
     def __post_init__(self):
@@ -117,6 +121,8 @@ class ViT(nn.Module):
         first = sum(map(len, prefix))
         prefix = [jnp.broadcast_to(token.astype(self.dtype), (len(x), *token.shape)) for token in prefix]
         tokens = jnp.concatenate([*prefix, tokens], 1)  # [N, T, dim]
+        if self.pre_norm:
+            tokens = norm(self.eps, self.dtype, "pre_norm")(tokens)
 
         block = (self.heads, self.mlp or 4 * self.dim, self.layer_scale, self.eps, self.dtype)
         how = {"ffn": self.ffn, "adapters": adapters}
@@ -124,6 +130,8 @@ class ViT(nn.Module):
         biases = self._biases(height, width, first)
         tokens, out = blocks(tokens, biases, self.remat, self.drops if train else None, block, **how)
         tokens = norm(self.eps, jnp.float32, "norm")(tokens)
+        if self.out_dim:
+            tokens = dense(self.out_dim, self.dtype, "out")(tokens).astype(jnp.float32)
         out["tokens"] = tokens[:, first:]
         if self.class_token:
             out["cls"] = tokens[:, 0]
@@ -184,6 +192,9 @@ class Block(nn.Module):
     def _hidden(self, y):
         if self.ffn == "mlp":
             return nn.gelu(dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
+        if self.ffn == "quick_gelu":
+            y = dense(self.mlp, self.dtype, "fc1")(y)
+            return y * nn.sigmoid(1.702 * y)
         width = -(-(2 * self.mlp // 3) // 8) * 8  # a multiple of 8, as in DINOv2's code
         gate, value = jnp.split(dense(2 * width, self.dtype, "fc1")(y), 2, -1)
         return nn.silu(gate) * value
