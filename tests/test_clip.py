@@ -27,6 +27,7 @@ FIELDS, ARRAYS = read_clip(FOLDER)
 NET = ViT(16, 1, 2, patch=4, pool="mean")
 SMALL = VQKD(NET, "jssl.nets.vit:ViT", tuple(FIELDS.items()), vocabulary=12, dim=4, depth=1)
 VIEWS = {"image": np.random.RandomState(0).randn(3, 1, 16, 16, 3).astype(np.float32)}
+MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,16 @@ def test_an_imported_clip_teaches_and_gets_no_gradient(state):
     assert np.abs(params["encoder"]["block0"]["fc1"]["kernel"]).max() > 0
     assert not any(np.asarray(x).any() for x in jax.tree.leaves(frozen["frozen"]))
     jax.tree.map(np.testing.assert_array_equal, carry["frozen"]["params"], teacher)
+
+
+def test_the_teacher_sees_images_normalised_as_its_own_were():
+    pixels = np.random.RandomState(0).rand(3, 16, 16, 3).astype(np.float32)
+    method = VQKD(**{**vars(SMALL), "mean": (0.5,), "std": (0.25,), "teacher_mean": MEAN, "teacher_std": STD})
+    frozen = {"params": nested(ARRAYS)}
+    expected = apply_net(ViT(**FIELDS), frozen["params"], {}, (pixels - np.array(MEAN)) / np.array(STD))[1]["tokens"]
+    np.testing.assert_allclose(method.targets(frozen, (pixels - 0.5) / 0.25), expected, rtol=1e-4, atol=1e-5)
+    same = VQKD(**{**vars(SMALL), "mean": (0.5,), "std": (0.25,)})
+    np.testing.assert_array_equal(same.targets(frozen, pixels), SMALL.targets(frozen, pixels))
 
 
 @pytest.mark.parametrize(
