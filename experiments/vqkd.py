@@ -18,7 +18,15 @@ Both read `tfds:cifar10`; from arrays, --config.data.source=npz:TRAIN.npz --conf
 imagenet: the authors' vqkd_encoder_base_decoder_3x768x12 (their TOKENIZER.md): ViT-B/16, 8192 codes of 32 dimensions, a
     decoder of 3 blocks, crops of 8 % and more, batch 512, AdamW with betas 0.9 and 0.99, decay 1e-4, 10 epochs of
     warm-up, 2e-4, their script's 5e-5 for 128 images, to 1e-5, 100 epochs. The teacher is a DINO ViT-B/16 of
-    experiments/dino.py; theirs is CLIP's, or DINO's.
+    experiments/dino.py.
+
+imagenet_clip: the same with their teacher, CLIP's ViT-B/16, whose patch tokens are the targets after its last norm and
+    its projection to 512 dimensions. `init_run` is the folder that transformers writes:
+    CLIPModel.from_pretrained("openai/clip-vit-base-patch16").save_pretrained("clip-vit-base-patch16")
+    jssl train --config experiments/vqkd.py:imagenet_clip --config.init_run=clip-vit-base-patch16
+    Another CLIP needs --config.method.teacher=jssl.nets.vit:ViT and the `method.teacher_fields` that the log says where
+    it is read. Other variants also need --config.init_from.carry/frozen/params=FOLDER#params/encoder, and
+    `method.teacher_mean` and `method.teacher_std`, by which the images are normalised for CLIP.
 """
 
 from ml_collections import FieldReference
@@ -28,6 +36,7 @@ from jssl.config import choose
 
 METHOD = "vqkd:VQKD"
 IBOT = (("mask_token", True),)  # which its averaged encoder has too
+CLIP = (("ffn", "quick_gelu"), ("table", 14), ("eps", 1e-5), ("pre_norm", True), ("out_dim", 512))  # beside ViT-B/16
 
 
 def get_config(variant="demo"):
@@ -57,8 +66,7 @@ def fashion():
     """Fashion-MNIST's first 10,000 images, on a CPU."""
     config = recipes.fashion(demo(), steps=400, name="mae")
     config.method.vocabulary = 256
-    config.init_run = "runs/ibot-fashion"
-    return config
+    return taught(config, "runs/ibot-fashion", IBOT)
 
 
 def folder():
@@ -78,23 +86,35 @@ def cifar10():
     return taught(config, "runs/ibot-cifar10_200", IBOT)
 
 
-def imagenet():
+def untaught():
+    """ImageNet's recipe but for the teacher."""
     config = recipes.imagenet(METHOD)
     config.encoder = {"name": "jssl.nets.vit:vit_base", "pool": "mean"}
     recipes.views(config, "mae", 224, area=(0.08, 1.0), **recipes.IMAGENET)
     config.train.update({"epochs": 100.0, "batch_size": 512})
     config.optim.update({"name": "adamw", "lr": 1e-4, "end": 0.05, "b2": 0.99, "weight_decay": 1e-4})
     config.optim.warmup = 10.0
-    return taught(config, "runs/dino-imagenet", ())
+    return config
 
 
-def taught(config, run, fields):
-    """The config with the averaged encoder of `run`, which differs from the tokenizer's in these fields, as teacher."""
+def imagenet():
+    return taught(untaught(), "runs/dino-imagenet", ())
+
+
+def imagenet_clip():
+    config = taught(untaught(), "clip-vit-base-patch16", CLIP, "params/encoder")
+    config.method.update({"teacher_mean": recipes.CLIP["mean"], "teacher_std": recipes.CLIP["std"]})
+    return config
+
+
+def taught(config, run, fields, path="carry/target/encoder"):
+    """The config with the encoder at `path` of `run`, its average if not told, as teacher, which differs from the
+    tokenizer's in these fields."""
     config.init_run = FieldReference(run)
-    config.init_from = {"carry/frozen/params": config.get_ref("init_run") + "#carry/target/encoder"}
+    config.init_from = {"carry/frozen/params": config.get_ref("init_run") + f"#{path}"}
     config.method.teacher_fields = fields
     config.train.refresh_every = None
-    return config
+    return recipes.undone(config)
 
 
 VARIANTS = {
@@ -105,4 +125,5 @@ VARIANTS = {
     "cifar10": cifar10,
     "cifar10_200": cifar10,
     "imagenet": imagenet,
+    "imagenet_clip": imagenet_clip,
 }

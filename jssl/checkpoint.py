@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 from jssl.config import nearest
+from jssl.interop.clip import read_clip
 from jssl.sharding import flatten, path_of, replicated
 
 # Of an array that several devices hold each writes a part, cut out by a program for every shape: not of small ones.
@@ -222,9 +223,10 @@ def _sums(leaves):
 def fill(state, init_from):
     """Starting or frozen weights from elsewhere: {state path: 'ORIGIN[#path there]'} into a state after `init`.
 
-    ORIGIN is a run directory (its newest checkpoint, else its exported encoder), such an encoder's folder, or an .npz
-    file of arrays under flat paths. The path there is the state path itself unless given. Names and shapes must agree;
-    raises ValueError or FileNotFoundError, in one line.
+    ORIGIN is a run directory (its newest checkpoint, else its exported encoder), such an encoder's folder, an .npz file
+    of arrays under flat paths, or a folder of CLIP's image encoder (`jssl.interop.clip`), which is at params/encoder
+    there. The path there is the state path itself unless given. Names and shapes must agree; raises ValueError or
+    FileNotFoundError, in one line.
     """
     for path, spec in init_from.items():
         origin, _, there = spec.partition("#")
@@ -257,7 +259,7 @@ def _graft(state, path, weights, spec):
 
 
 def _weights(origin, there):
-    """{path below `there`: array} of a run directory, an exported encoder or an .npz file."""
+    """{path below `there`: array} of a run directory, an exported encoder, an .npz file or CLIP's folder."""
     origin = pathlib.Path(origin).expanduser().absolute()
     steps = checkpoint_steps(origin / "checkpoints")
     files = (origin, origin / "weights.npz", origin / "encoder" / "weights.npz")
@@ -268,8 +270,14 @@ def _weights(origin, there):
             arrays |= {f"carry/frozen/{path}": x for path, x in read_arrays(folder).items()}
     elif exported:
         arrays = dict(np.load(exported))
+    elif (origin / "model.safetensors").is_file():
+        fields, arrays = read_clip(origin)
+        logging.info("init_from: %s is a ViT with the fields %s", origin, tuple(fields.items()))
+        arrays = {f"params/encoder/{path}": x for path, x in arrays.items()}
     else:
-        raise FileNotFoundError(f"init_from: {origin} is no run directory, exported encoder or .npz file")
+        raise FileNotFoundError(
+            f"init_from: {origin} is no run directory, exported encoder, .npz file or CLIP of transformers"
+        )
     found = _below(there, arrays)
     if not found:
         raise ValueError(f"init_from: {origin} has no {there!r}{_near(there, arrays)}")

@@ -284,5 +284,5 @@ def test_weights_that_do_not_fit_are_one_line_with_the_near_miss(origins, path, 
 
 
 def test_an_origin_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no run directory, exported encoder or \.npz file"):
+    with pytest.raises(FileNotFoundError, match=r"no run directory, exported encoder, \.npz file or CLIP"):
         fill(state_of(0), {"params": str(tmp_path / "nowhere")})

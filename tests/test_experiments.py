@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
+from jssl import recipes
 from jssl.data import open_source, sample
 from jssl.experiment import fill, prepare
 from jssl.feed import Feed
@@ -211,6 +212,7 @@ def test_masked_autoencoder_of_imagenet_is_the_papers():
         ("beit", "imagenet", {"mask_ratio": 75 / 196, "block": 16, "tokenizer_fields": ()}),
         ("beitv2", "imagenet", {"mask_ratio": 75 / 196, "vocabulary": 8192, "dim": 32, "early": 9, "depth": 2}),
         ("vqkd", "imagenet", {"vocabulary": 8192, "dim": 32, "depth": 3, "decay": 0.99, "beta": 1.0}),
+        ("vqkd", "imagenet_clip", {"mean": recipes.IMAGENET["mean"], "teacher_mean": recipes.CLIP["mean"]}),
         ("ibot", "imagenet", {"prototypes": 8192, "patch_prototypes": None, "dim": 256, "block": 16, "tau_t": 0.07}),
         ("ibot", "imagenet", {"mask_ratio": (0.1, 0.5), "mask_probability": 0.5, "koleo_weight": 0.0}),
         ("ibot", "imagenet", {"lambda_base": 0.996, "centering": "mean", "center_hidden": False}),

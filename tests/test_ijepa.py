@@ -12,10 +12,11 @@ from jssl.masking import Blocks
 from jssl.method import Time
 from jssl.methods import ijepa
 from jssl.methods.ijepa import IJEPA, distance
-from jssl.nets import vit
+from jssl.nets import decoder
 from jssl.nets.conv import convnet
+from jssl.nets.decoder import Predictor
 from jssl.nets.net import apply_net, init_net
-from jssl.nets.vit import Predictor, ViT, patchify, unpatchify
+from jssl.nets.vit import ViT, patchify, unpatchify
 from jssl.transforms import normalised
 from tests import oracles
 from tests.test_vit import HF, TIMM, close, learned, torch_params
@@ -55,7 +56,7 @@ def test_the_whole_method_is_lightlys(monkeypatch):
     """Context, predictions, targets, loss and its gradient with respect to every pixel (through the context alone)."""
     manifest, tensors = oracles.load("ijepa_step")
     table = tensors["model.predictor.decoder.pos_embed"][0]
-    monkeypatch.setattr(vit, "sincos_positions", lambda *_: table)
+    monkeypatch.setattr(decoder, "sincos_positions", lambda *_: table)
     predictor = Predictor(16, 2, 4, mlp=32)
     monkeypatch.setattr(IJEPA, "predictor", predictor)
     blocks = Blocks(tensors["in.context_idx"], np.stack([tensors["in.target_idx0"], tensors["in.target_idx1"]], 1))

@@ -11,9 +11,9 @@ from jssl.masking import mask_by_noise
 from jssl.method import Time
 from jssl.methods import mae
 from jssl.methods.mae import MAE, reconstruction
-from jssl.nets import vit
 from jssl.nets.conv import convnet
-from jssl.nets.vit import Decoder, ViT, patchify, unpatchify
+from jssl.nets.decoder import Decoder
+from jssl.nets.vit import ViT, patchify, unpatchify
 from tests import oracles
 from tests.oracles import make_torch
 from tests.test_vit import HF, learned, torch_params
@@ -83,7 +83,9 @@ def test_the_whole_method_is_transformers(monkeypatch):
     method = MAE(ViT(24, 2, 4, patch=4, mlp=48, eps=1e-12))  # the fixed positions are read from its table
     # Theirs differ from the paper's code in these: eps, the decoder's MLP, a table of the decoder left at zero.
     monkeypatch.setattr(MAE, "decoder", lambda *_: Decoder(16, 2, 2, 48, mlp=32, eps=1e-12))
-    monkeypatch.setattr(vit, "sincos_positions", lambda height, width, dim: np.zeros((height * width, dim), np.float32))
+    monkeypatch.setattr(
+        "jssl.nets.decoder.sincos_positions", lambda height, width, dim: np.zeros((height * width, dim), np.float32)
+    )
     monkeypatch.setattr(mae, "random_mask", lambda *_: mask_by_noise(tensors["in.noise"], 4))
 
     encoder, decoder = (torch_params(tensors, HF, part) for part in ("vit", "decoder"))

@@ -13,8 +13,9 @@ from jssl.evals.shown import save_patches
 from jssl.methods import mae
 from jssl.methods.mae import MAE
 from jssl.methods.simmim import SimMIM
+from jssl.nets.decoder import Decoder
 from jssl.nets.net import apply_net
-from jssl.nets.vit import Decoder, ViT, patchify
+from jssl.nets.vit import ViT, patchify
 from jssl.pictures import of_pixels
 from jssl.report import report
 from jssl.train import train

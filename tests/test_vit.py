@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssl.nets import vit
+from jssl.nets import decoder, vit
+from jssl.nets.decoder import Decoder
 from jssl.nets.net import apply_net, init_net
 from jssl.nets.relative import RelativeBias
-from jssl.nets.vit import Block, Decoder, ViT, patchify, sincos_positions, unpatchify
+from jssl.nets.vit import Block, ViT, patchify, sincos_positions, unpatchify
 from tests import oracles
 from tests.contract import assert_close
 from tests.torch_weights import convert, nhwc
@@ -179,7 +180,7 @@ def test_the_decoders_pixels_are_transformers(mae, monkeypatch):
     params = torch_params(tensors, HF, "decoder")
     # This fixture's table was left at zero; the encoder's is checked above.
     table = params.pop("decoder")["decoder_pos_embed"][0, 1:]
-    monkeypatch.setattr(vit, "sincos_positions", lambda *_: table)
+    monkeypatch.setattr(decoder, "sincos_positions", lambda *_: table)
     encoded = tensors["out.encoder_last_hidden_state"]
     run = lambda p: apply_net(net, p, {}, encoded[:, 1:], restore, prefix=encoded[:, :1])
     pixels, _, _ = jax.jit(run)(params)

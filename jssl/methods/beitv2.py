@@ -14,9 +14,10 @@ from jssl.codes import assign, predictions_sheet, resized
 from jssl.health import perplexity
 from jssl.masking import block_share, hidden_first
 from jssl.method import Method
+from jssl.nets.decoder import Tower
 from jssl.nets.mlp import MLP, code_head
 from jssl.nets.net import Net, apply_net, beside, init_net
-from jssl.nets.vit import Tower, check_mask_token, grid
+from jssl.nets.vit import check_mask_token, grid
 
 
 @dataclasses.dataclass(frozen=True)

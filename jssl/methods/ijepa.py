@@ -13,8 +13,9 @@ from jax import lax
 
 from jssl.masking import multi_block_mask
 from jssl.method import Method
+from jssl.nets.decoder import Predictor
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import Predictor, grid
+from jssl.nets.vit import grid
 from jssl.transforms import ema, normalised
 
 DISTANCES = ("l2", "smooth_l1")

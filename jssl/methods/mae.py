@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from jssl.masking import random_mask
 from jssl.method import Method
+from jssl.nets.decoder import Decoder
 from jssl.nets.net import Net, apply_net, init_net
-from jssl.nets.vit import Decoder, grid, patchify, unpatchify
+from jssl.nets.vit import grid, patchify, unpatchify
 
 
 @dataclasses.dataclass(frozen=True)

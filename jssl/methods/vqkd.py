@@ -38,6 +38,10 @@ class VQKD(Method):
     depth: int = 3  # blocks of the decoder, which is as wide as the encoder
     decay: float = 0.99  # of the codebook's average
     beta: float = 1.0  # weight of the distance to the codes
+    mean: tuple[float, ...] = (0.0,)  # of the views
+    std: tuple[float, ...] = (1.0,)
+    teacher_mean: tuple[float, ...] | None = None  # of the images that the teacher knows; None: those of the views
+    teacher_std: tuple[float, ...] | None = None
     rows: int | None = None  # of the data
 
     def __post_init__(self):
@@ -121,6 +125,7 @@ class VQKD(Method):
     def targets(self, frozen, x):
         """What the teacher makes of each patch, [N, L, T]. No gradient passes."""
         stats = frozen.get("stats", {})
+        x = renormalised(x, self.mean, self.std, self.teacher_mean or self.mean, self.teacher_std or self.std)
         _, out, _ = apply_net(self.frozen, lax.stop_gradient(frozen["params"]), lax.stop_gradient(stats), x)
         return out["tokens"] if "tokens" in out else out["map"].reshape(len(x), -1, out["map"].shape[-1])
 
@@ -130,6 +135,14 @@ class VQKD(Method):
         z, _, _ = apply_net(self.projector, params["projector"], {}, out["tokens"])
         codes = assign(z, carry["codebook"]).reshape(len(x), *grid(x, self.encoder.patch))
         return jnp.stack([x, painted(codes, x, self.vocabulary)], 1)
+
+
+def renormalised(x, mean, std, new_mean, new_std):
+    """Images [N, H, W, C] of one mean and deviation with others; bit by bit the same where those are the same."""
+    if (mean, std) == (new_mean, new_std):
+        return x
+    mean, std, new_mean, new_std = map(jnp.asarray, (mean, std, new_mean, new_std))
+    return (x * std + mean - new_mean) / new_std
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Vision transformers (Dosovitskiy et al., 2020; arXiv:2010.11929) and the decoder of masked autoencoders."""
+"""Vision transformers (Dosovitskiy et al., 2020; arXiv:2010.11929)."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from jssl.nets.resize import table
 POOLS = ("cls", "mean")
 POSITIONS = ("learned", "sincos", "none")
 RELATIVE = (None, "shared", "each")
-FFN = ("mlp", "swiglu")
+FFN = ("mlp", "quick_gelu", "swiglu")
 TOKEN = nn.initializers.normal(0.02)
 
 
@@ -28,14 +28,16 @@ class ViT(nn.Module):
     too: `prompts` [1 or depth, P, dim], tokens before the patches, of the first block or others for each; `adapters`,
     one for each block, see `Block`.
 
-    mlp: hidden width, 4 * dim if None. ffn: "mlp", or "swiglu" (arXiv:2002.05202), whose hidden width is two thirds of
-    `mlp`, for as many weights. registers: further tokens without a patch (arXiv:2309.16588). positions: "sincos"
-    (fixed, `sincos_positions`), "learned" (a table on the grid of the images given to init, or of `table` x `table`
-    patches, resized bicubically for other grids) or "none". Class token and registers have no position: they are
-    learned themselves. relative: biases of attention by relative position, "shared" by all blocks or one table for
-    "each". drop_path: rate of the last block, rising linearly from 0 (arXiv:1603.09382), or, where drop_path_uniform,
-    of every block; neither changes as training goes on. layer_scale: initial value (arXiv:2103.17239), or None. remat:
-    keep only the blocks' inputs for the backward pass. eps: of every layer norm.
+    mlp: hidden width, 4 * dim if None. ffn: "mlp", "quick_gelu", the same with CLIP's x * sigmoid(1.702 x) for GELU, or
+    "swiglu" (arXiv:2002.05202), whose hidden width is two thirds of `mlp`, for as many weights. registers: further
+    tokens without a patch (arXiv:2309.16588). positions: "sincos" (fixed, `sincos_positions`), "learned" (a table on
+    the grid of the images given to init, or of `table` x `table` patches, resized bicubically for other grids) or
+    "none". Class token and registers have no position: they are learned themselves. relative: biases of attention by
+    relative position, "shared" by all blocks or one table for "each". drop_path: rate of the last block, rising
+    linearly from 0 (arXiv:1603.09382), or, where drop_path_uniform, of every block; neither changes as training goes
+    on. layer_scale: initial value (arXiv:2103.17239), or None. remat: keep only the blocks' inputs for the backward
+    pass. eps: of every layer norm. pre_norm: one more, before the blocks, as in CLIP (arXiv:2103.00020). out_dim: of a
+    linear layer on all tokens after the final norm, or None for no layer.
 
     out: 'tokens' [N, L or K, dim] and, where there are any, 'cls' [N, dim] and 'registers' [N, R, dim], after the final
     norm, float32; 'layers', every block's output [N, T, dim], T counting class token, registers, prompts, patches in
@@ -60,6 +62,8 @@ class ViT(nn.Module):
     layer_scale: float | None = None
     remat: bool = False
     eps: float = 1e-6
+    pre_norm: bool = False
+    out_dim: int | None = None
     dtype: Any = jnp.float32
 
     def __post_init__(self):
@@ -117,13 +121,17 @@ class ViT(nn.Module):
         first = sum(map(len, prefix))
         prefix = [jnp.broadcast_to(token.astype(self.dtype), (len(x), *token.shape)) for token in prefix]
         tokens = jnp.concatenate([*prefix, tokens], 1)  # [N, T, dim]
+        if self.pre_norm:
+            tokens = norm(self.eps, self.dtype, "pre_norm")(tokens)
 
         block = (self.heads, self.mlp or 4 * self.dim, self.layer_scale, self.eps, self.dtype)
         how = {"ffn": self.ffn, "adapters": adapters}
         how["prompts"] = [] if prompts is None else [(first - len(tokens), tokens) for tokens in prompts]
         biases = self._biases(height, width, first)
-        tokens, out = _blocks(tokens, biases, self.remat, self.drops if train else None, block, **how)
+        tokens, out = blocks(tokens, biases, self.remat, self.drops if train else None, block, **how)
         tokens = norm(self.eps, jnp.float32, "norm")(tokens)
+        if self.out_dim:
+            tokens = dense(self.out_dim, self.dtype, "out")(tokens).astype(jnp.float32)
         out["tokens"] = tokens[:, first:]
         if self.class_token:
             out["cls"] = tokens[:, 0]
@@ -146,106 +154,6 @@ class ViT(nn.Module):
         if self.relative == "each":
             return [RelativeBias(self.heads, name=f"relative{i}")(height, width, tokens) for i in range(self.depth)]
         return [None] * self.depth
-
-
-class Decoder(nn.Module):
-    """The decoder of masked autoencoders (arXiv:2111.06377, section 3): kept patches' tokens -> all patches' pixels.
-
-    Call with the encoder's patch tokens [N, K, D], `restore` int [N, L] (patch i is number restore[i] of: the K kept,
-    then the hidden ones) and, if wanted, further tokens `prefix` [N, P, D] (the class token). `grid` (height, width) in
-    patches if it is not square. -> (pixels float32 [N, L, out_dim], out); out: 'tokens' [N, L, dim] after the final
-    norm, 'layers', 'attention' as in `ViT`.
-    """
-
-    dim: int
-    depth: int
-    heads: int
-    out_dim: int
-    mlp: int | None = None
-    remat: bool = False
-    eps: float = 1e-6
-    dtype: Any = jnp.float32
-
-    def __post_init__(self):
-        check_heads(self.dim, self.heads)
-        super().__post_init__()
-
-    @nn.compact
-    def __call__(self, x, restore, prefix=None, grid=None, train=False):
-        n, length = restore.shape
-        prefix = x[:, :0] if prefix is None else prefix
-        first = prefix.shape[1]
-        embedded = dense(self.dim, self.dtype, "embed")(jnp.concatenate([prefix, x], 1))  # [N, P + K, dim]
-
-        mask = self.param("mask", TOKEN, (1, self.dim)).astype(self.dtype)
-        hidden = jnp.broadcast_to(mask, (n, length - x.shape[1], self.dim))
-        tokens = jnp.concatenate([embedded[:, first:], hidden], 1)
-        tokens = jnp.take_along_axis(tokens, restore[..., None], 1)  # [N, L, dim]
-        height, width = grid or _square(length)
-        tokens += jnp.asarray(sincos_positions(height, width, self.dim), self.dtype)
-
-        block = (self.heads, self.mlp or 4 * self.dim, None, self.eps, self.dtype)
-        tokens, out = _blocks(
-            jnp.concatenate([embedded[:, :first], tokens], 1), [None] * self.depth, self.remat, None, block
-        )
-        tokens = norm(self.eps, jnp.float32, "norm")(tokens)[:, first:]
-        pixels = dense(self.out_dim, self.dtype, "pixels")(tokens)
-        return pixels.astype(jnp.float32), {**out, "tokens": tokens}
-
-
-class Predictor(nn.Module):
-    """I-JEPA's predictor (arXiv:2301.08243, section 3): tokens of visible patches -> tokens of blocks that are not.
-
-    Call with the encoder's tokens [N, K, D], their places `context` int [N, K] and those of the blocks `targets` int
-    [N, M, T] on a `grid` (height, width) of patches. Each block is predicted by itself, from the context and T mask
-    tokens with their positions. -> (predictions float32 [N, M, T, D], {}).
-    """
-
-    dim: int
-    depth: int
-    heads: int
-    mlp: int | None = None
-    remat: bool = False
-    eps: float = 1e-6
-    dtype: Any = jnp.float32
-
-    def __post_init__(self):
-        check_heads(self.dim, self.heads)
-        super().__post_init__()
-
-    @nn.compact
-    def __call__(self, x, context, targets, grid, train=False):
-        n, m, t = targets.shape
-        positions = jnp.asarray(sincos_positions(*grid, self.dim), self.dtype)
-        seen = dense(self.dim, self.dtype, "embed")(x) + positions[context]  # [N, K, dim]
-        mask = self.param("mask", TOKEN, (1, self.dim)).astype(self.dtype)
-        seen = jnp.broadcast_to(seen[:, None], (n, m, *seen.shape[1:]))
-        tokens = jnp.concatenate([seen, mask + positions[targets]], 2)  # [N, M, K + T, dim]
-
-        block = (self.heads, self.mlp or 4 * self.dim, None, self.eps, self.dtype)
-        tokens, _ = _blocks(tokens, [None] * self.depth, self.remat, None, block)
-        tokens = norm(self.eps, jnp.float32, "norm")(tokens[:, :, -t:])
-        return dense(x.shape[-1], self.dtype, "tokens")(tokens).astype(jnp.float32), {}
-
-
-class Tower(nn.Module):
-    """Further blocks: tokens [N, T, D], one of them before a `grid` (height, width) of patches -> (tokens float32 after
-    a final norm, {}). drops: the rate of each block's drop path; relative: biases by relative position, which the
-    blocks share."""
-
-    drops: tuple
-    heads: int
-    relative: bool = False
-    layer_scale: float | None = None
-    eps: float = 1e-6
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x, grid, train=False):
-        bias = RelativeBias(self.heads, name="relative")(*grid, 1) if self.relative else None
-        block = (self.heads, 4 * x.shape[-1], self.layer_scale, self.eps, self.dtype)
-        x, _ = _blocks(x, [bias] * len(self.drops), False, self.drops if train else None, block)
-        return norm(self.eps, jnp.float32, "norm")(x), {}
 
 
 class Block(nn.Module):
@@ -284,6 +192,9 @@ class Block(nn.Module):
     def _hidden(self, y):
         if self.ffn == "mlp":
             return nn.gelu(dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
+        if self.ffn == "quick_gelu":
+            y = dense(self.mlp, self.dtype, "fc1")(y)
+            return y * nn.sigmoid(1.702 * y)
         width = -(-(2 * self.mlp // 3) // 8) * 8  # a multiple of 8, as in DINOv2's code
         gate, value = jnp.split(dense(2 * width, self.dtype, "fc1")(y), 2, -1)
         return nn.silu(gate) * value
@@ -315,7 +226,7 @@ def grid(images, patch):
 
 def unpatchify(patches, patch, grid=None):
     """The inverse of `patchify`; `grid` (height, width) in patches if it is not square."""
-    height, width = grid or _square(patches.shape[1])
+    height, width = grid or square(patches.shape[1])
     x = patches.reshape(len(patches), height, width, patch, patch, -1)
     return x.swapaxes(2, 3).reshape(len(patches), height * patch, width * patch, -1)
 
@@ -336,7 +247,7 @@ def sincos_positions(height, width, dim):
     return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], 1).astype(np.float32)
 
 
-def _blocks(x, biases, remat, drops, block, ffn="mlp", prompts=(), adapters=None):
+def blocks(x, biases, remat, drops, block, ffn="mlp", prompts=(), adapters=None):
     """Blocks 'block0', ... of the network that calls, one for each bias -> (tokens, first intermediates). drops: the
     rate of each one's drop path, or None; prompts: from the second on they take the places of what the block before
     made of them: (the first place, tokens [P, D]) each."""
@@ -373,7 +284,7 @@ def check_heads(dim, heads):
         raise ValueError(f"{heads} heads cannot share a width of {dim}: it has to be a multiple")
 
 
-def _square(length):
+def square(length):
     side = math.isqrt(length)
     if side * side != length:
         raise ValueError(f"{length} patches are no square: give their grid (height, width)")
