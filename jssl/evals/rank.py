@@ -26,6 +26,20 @@ class Settings:
     k: int = 10  # neighbours whose lists are compared
 
 
+def rankme(x):
+    """RankMe (Garrido et al., 2023; arXiv:2210.02885, eq. 1-2): the effective rank, by singular values.
+
+    Of the matrix as it is, neither centred nor normalised, as in the paper. x: features [N, D] -> 1 to min(N, D).
+    """
+    return effective_rank(np.linalg.svd(np.asarray(x, np.float64), compute_uv=False))
+
+
+def effective_rank(values, eps=1e-7):
+    """exp of the entropy of the normalised values [K]."""
+    p = values / max(values.sum(), 1e-30) + eps
+    return float(np.exp(-np.sum(p * np.log(p))))
+
+
 def alpha_req(x):
     """alpha-ReQ (Agrawal et al., 2022; arXiv:2202.05808): how fast the eigenvalues of the covariance fall, j^-alpha.
 
@@ -44,7 +58,7 @@ def alpha_req(x):
     return float(-np.polyfit(np.log(rank), np.log(values[first - 1 : last]), 1, w=rank**-0.5)[0])
 
 
-def lidar(views, delta=1e-4, eps=1e-7):
+def lidar(views, delta=1e-4):
     """LiDAR (Thilak et al., 2023; arXiv:2312.04000): the effective rank of what tells images apart, relative to what
     tells views of one image apart.
 
@@ -58,9 +72,7 @@ def lidar(views, delta=1e-4, eps=1e-7):
     between = np.cov(means.T).reshape(dim, dim)
     apart = (x - means[:, None]).reshape(-1, dim)
     within = apart.T @ apart / (n * (q - 1)) + delta * np.eye(dim)
-    values = np.maximum(linalg.eigh(between, within, eigvals_only=True), 0)
-    p = values / max(values.sum(), 1e-30) + eps
-    return float(np.exp(-np.sum(p * np.log(p))))
+    return effective_rank(np.maximum(linalg.eigh(between, within, eigvals_only=True), 0))
 
 
 def consistency(views, k=10):
@@ -91,7 +103,7 @@ def protocol(subject):
         some = _finite(features[rows], name)
         of = {"features": "as they are", "images": len(rows), "of": "training images, no labels", "seed": subject.seed}
         unit = {"unit": "dimensions", "of_dimensions": some.shape[1]}
-        scores.append(entry("rankme", name, [float(health.rankme(jnp.asarray(some)))], {**of, **unit}))
+        scores.append(entry("rankme", name, [rankme(some)], {**of, **unit}))
         fit = f"slope of log eigenvalues over log rank, weights 1 / rank, ranks {RANKS[0]} to {RANKS[1]}"
         scores.append(entry("alpha-req", name, [alpha_req(some)], {**of, "unit": "exponent", "fit": fit}))
         of_views = functools.partial(_of_views, subject, name, encoder, how)
