@@ -78,6 +78,11 @@ def _parser():
     merge.add_argument("--peft", required=True, help="e.g. RUN/peft/lora.npz")
     merge.add_argument("--out", required=True, help="new folder: an encoder, with its classifier in head.npz")
 
+    export = verb("export", "Make a run directory of its own of the encoder of a checkpoint, for eval, embed, search.")
+    export.add_argument("--workdir", required=True, help="a run directory, finished or not")
+    export.add_argument("--checkpoint", default="best", help="a step, last, or best by checkpoint.best (default: best)")
+    export.add_argument("--out", required=True, help="new folder")
+
     report = verb("report", "Write report.html, one file that opens from disk; of several runs comparison.html.")
     report.add_argument("run", nargs="*", help="run directories")
     report.add_argument("--workdir", nargs="+", default=[], help="the same")
@@ -166,6 +171,10 @@ def _run(arguments, overrides):
         from jssl.evals.adapted import merge
 
         print(merge(arguments.workdir, arguments.peft, arguments.out))
+    elif arguments.verb == "export":
+        from jssl.export import export
+
+        print(export(arguments.workdir, arguments.checkpoint, arguments.out))
     elif arguments.verb == "report":
         from jssl.report import report
 

@@ -163,7 +163,8 @@ def rank_falling(record):
     if last < SUNK * best:
         return True, (
             f"the rank falls: {WORDS[name]} is {last:.3g} at the end, after {best:.3g} since the middle of the run; "
-            "try a lower learning rate or its end, less weight decay, stronger views, or take an earlier checkpoint"
+            "try a lower learning rate or its end, less weight decay, stronger views, or take an earlier checkpoint "
+            "(jssl export)"
         )
     return False, f"{WORDS[name]} steady ({best:.3g} at most since the middle, {last:.3g} at the end)"
 

@@ -346,7 +346,9 @@ def width(out):
 def kept(workdir):
     """What is left of a run that the watchdog ended."""
     steps = checkpoint_steps(pathlib.Path(workdir) / "checkpoints")
-    return f"the last good checkpoint is kept, that of step {steps[0]:,}" if steps else "no checkpoint was saved before"
+    if not steps:
+        return "no checkpoint was saved before"
+    return f"the last good checkpoint is kept, that of step {steps[0]:,}: `jssl export` makes an encoder of it"
 
 
 def refuse_another(workdir, config):
