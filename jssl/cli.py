@@ -100,8 +100,9 @@ def _parser():
     doctor.add_argument("run", help="a run directory")
     doctor.epilog = (
         "Looks for: a loss or weights that diverged, collapse, dead teachers and codebooks, a loss stuck at chance, "
-        "k-NN or rank that fall, curves off the reference, a device that waits for data, an end before the last step, "
-        "no checkpoints. Exit status: 0 where nothing wrong was found, else 1."
+        "k-NN below that of the starting weights, k-NN or rank that fall, curves off the reference, a device that "
+        "waits for data, an end before the last step, no checkpoints. Exit status: 0 where nothing wrong was found, "
+        "else 1."
     )
 
     compare = verb("compare", "Show where a run left the band of good runs of its method.")

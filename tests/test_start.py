@@ -9,6 +9,7 @@ import pytest
 
 from jssl import config as configs
 from jssl.checkpoint import read_arrays
+from jssl.doctor import doctor
 from jssl.optim import optimizer
 from jssl.sharding import flatten, make_mesh, replicated
 from jssl.start import start
@@ -172,6 +173,7 @@ def test_a_rate_that_is_absurd_ends_the_run(mae, tmp_path):
     with pytest.raises(Ended, match=r"^step 4: k-NN is below that of the starting weights"):
         train(continued(mae, **absurd, **{"watch.rankme": 0.0}), tmp_path)
     assert [row["step"] for row in read_metrics(tmp_path)] == [0, 4, 4]
+    assert ". k-NN is below that of the starting weights" in doctor(tmp_path)[0]
 
 
 @pytest.mark.parametrize(
