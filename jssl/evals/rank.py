@@ -16,6 +16,7 @@ from jssl.sharding import put, replicated
 
 FEATURES = 10_000  # images whose features RankMe and alpha-ReQ look at
 BATCH = 64
+OF_VIEWS = ("lidar", "alignment", "uniformity", "neighbours")
 RANKS = (4, 100)  # of the eigenvalues that alpha-ReQ fits
 
 
@@ -107,7 +108,8 @@ def protocol(subject):
         fit = f"slope of log eigenvalues over log rank, weights 1 / rank, ranks {RANKS[0]} to {RANKS[1]}"
         scores.append(entry("alpha-req", name, [alpha_req(some)], {**of, "unit": "exponent", "fit": fit}))
         of_views = functools.partial(_of_views, subject, name, encoder, how)
-        scores += attempt(title("lidar"), of_views, subject.missing)
+        what = f"what is measured of views ({', '.join(map(title, OF_VIEWS))})"
+        scores += attempt(what, of_views, subject.missing)
     return scores
 
 
