@@ -179,9 +179,7 @@ def test_new_weights_are_where_the_trained_ones_were_and_of_a_network_that_saw_n
     assert not any((kernels[i] == kernels[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
-def test_an_encoder_that_cannot_begin_anew_is_scored_without_its_control_and_that_is_said(
-    workdir, tmp_path, monkeypatch
-):
+def test_an_encoder_that_cannot_begin_anew_is_scored_without_its_control(workdir, tmp_path, monkeypatch):
     shutil.copytree(workdir / "encoder", tmp_path / "encoder")
     (tmp_path / "encoder" / "untrained.npz").unlink()
 

@@ -14,7 +14,7 @@ from jssl.evals.neighbours import neighbours
 from jssl.evals.scores import attempt, entry, spread_of_mean, title
 from jssl.sharding import put, replicated
 
-FEATURES = 10_000  # images whose features RankMe and alpha-ReQ look at
+FEATURES = 10_000  # examples whose features RankMe and alpha-ReQ look at
 BATCH = 64
 OF_VIEWS = ("lidar", "alignment", "uniformity", "neighbours")
 RANKS = (4, 100)  # of the eigenvalues that alpha-ReQ fits
@@ -99,18 +99,28 @@ def protocol(subject):
         )
     scores = []
     for name, encoder in subject.encoders.items():
-        features = subject.embedded(name, "train")
-        rows = np.random.default_rng(subject.seed).permutation(len(features))[:FEATURES]
-        some = _finite(features[rows], name)
-        of = {"features": "as they are", "images": len(rows), "of": "training images, no labels", "seed": subject.seed}
-        unit = {"unit": "dimensions", "of_dimensions": some.shape[1]}
-        scores.append(entry("rankme", name, [rankme(some)], {**of, **unit}))
-        fit = f"slope of log eigenvalues over log rank, weights 1 / rank, ranks {RANKS[0]} to {RANKS[1]}"
-        scores.append(entry("alpha-req", name, [alpha_req(some)], {**of, "unit": "exponent", "fit": fit}))
+        scores += of_features(name, subject.embedded(name, "train"), "training images", subject.seed)
         of_views = functools.partial(_of_views, subject, name, encoder, how)
-        what = f"what is measured of views ({', '.join(map(title, OF_VIEWS))})"
-        scores += attempt(what, of_views, subject.missing)
+        scores += attempt(of_pairs(), of_views, subject.missing)
     return scores
+
+
+def of_features(name, features, what, seed):
+    """The scores of an encoder that its features [N, D] alone give; what: they are of, in words."""
+    rows = np.random.default_rng(seed).permutation(len(features))[:FEATURES]
+    some = _finite(features[rows], name)
+    of = {"features": "as they are", "rows": len(rows), "of": f"{what}, no labels", "seed": seed}
+    unit = {"unit": "dimensions", "of_dimensions": some.shape[1]}
+    fit = f"slope of log eigenvalues over log rank, weights 1 / rank, ranks {RANKS[0]} to {RANKS[1]}"
+    return [
+        entry("rankme", name, [rankme(some)], {**of, **unit}),
+        entry("alpha-req", name, [alpha_req(some)], {**of, "unit": "exponent", "fit": fit}),
+    ]
+
+
+def of_pairs():
+    """The scores that need views, in words."""
+    return f"what is measured of views ({', '.join(map(title, OF_VIEWS))})"
 
 
 def _of_views(subject, name, encoder, how):
