@@ -58,8 +58,7 @@ class Checkpoints:
     @functools.cached_property
     def manager(self):
         """Orbax's, which writes and deletes. Made late: by then what is damaged is out of its way."""
-        steps = checkpoint_steps(self.folder)
-        self.scores = {step: score for step in steps if (score := self._seal(step).get("score")) is not None}
+        self.scores = scores_of(self.folder)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=Keep(self.keep, self.scores), cleanup_tmp_directories=True
         )
@@ -107,14 +106,14 @@ class Checkpoints:
         state, seal, why = None, None, None
         try:
             saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder / "state").tree)
-            seal = self._seal(step)
+            seal = read_seal(folder)
             if not seal:
                 raise ValueError("it has no seal")
             other = _first_difference(saved, _shapes(like))
             if not other:
                 state = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(like))
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            other, why = None, _line(error)
+            other, why = None, line(error)
         if not _everyone(why is None):
             return None, None, why or "another process cannot read it"
         if other:
@@ -124,13 +123,6 @@ class Checkpoints:
         found = fingerprint(state)
         changed = [path for path, value in found.items() if seal["leaves"].get(path) != value]
         return (None, None, f"{changed[0]} has changed on disk") if changed else (state, seal, None)
-
-    def _seal(self, step):
-        """{'leaves': fingerprint, 'frozen': hash or None, 'score': number or None}; {} where it cannot be read."""
-        try:
-            return json.loads((self.folder / str(step) / "seal" / "metadata").read_text())
-        except (OSError, ValueError):
-            return {}
 
     def _set_aside(self, damaged, step):
         if not damaged:
@@ -159,7 +151,7 @@ class Checkpoints:
         try:
             frozen = ocp.StandardCheckpointHandler().restore(folder, args=ocp.args.StandardRestore(like))
         except Exception as error:
-            raise ValueError(f"the frozen weights in {folder} cannot be read ({_line(error)})") from None
+            raise ValueError(f"the frozen weights in {folder} cannot be read ({line(error)})") from None
         if tree_hash(frozen) != name:
             raise ValueError(f"the frozen weights in {folder} are not those that the run began with: another hash")
         return frozen
@@ -188,6 +180,20 @@ def _writer():
 def checkpoint_steps(folder):
     """The steps that were written to the end, newest first."""
     return sorted(ocp.utils.checkpoint_steps(folder), reverse=True) if pathlib.Path(folder).is_dir() else []
+
+
+def read_seal(folder):
+    """{'leaves': fingerprint, 'frozen': hash or None, 'score': number or None}; {} where it cannot be read."""
+    try:
+        return json.loads((folder / "seal" / "metadata").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def scores_of(folder):
+    """{step: score} of the checkpoints in a folder that have one, oldest first."""
+    scores = {step: read_seal(pathlib.Path(folder) / str(step)).get("score") for step in checkpoint_steps(folder)[::-1]}
+    return {step: score for step, score in scores.items() if score is not None}
 
 
 def fingerprint(tree):
@@ -265,9 +271,7 @@ def _weights(origin, there):
     files = (origin, origin / "weights.npz", origin / "encoder" / "weights.npz")
     exported = next((file for file in files if file.is_file()), None)
     if steps:
-        arrays = read_arrays(origin / "checkpoints" / str(steps[0]) / "state")
-        for folder in (origin / "frozen").glob("*"):
-            arrays |= {f"carry/frozen/{path}": x for path, x in read_arrays(folder).items()}
+        arrays = read_state(origin, steps[0])
     elif exported:
         arrays = dict(np.load(exported))
     elif (origin / "model.safetensors").is_file():
@@ -282,6 +286,14 @@ def _weights(origin, there):
     if not found:
         raise ValueError(f"init_from: {origin} has no {there!r}{_near(there, arrays)}")
     return {key: arrays[name] for key, name in found.items()}
+
+
+def read_state(workdir, step):
+    """{path: array} of a checkpoint, frozen weights too."""
+    arrays = read_arrays(workdir / "checkpoints" / str(step) / "state")
+    for folder in (workdir / "frozen").glob("*"):
+        arrays |= {f"carry/frozen/{path}": x for path, x in read_arrays(folder).items()}
+    return arrays
 
 
 def read_arrays(folder):
@@ -314,7 +326,7 @@ def _join(state, frozen):
     return state if frozen is None else state._replace(carry={**state.carry, "frozen": frozen})
 
 
-def _line(error):
+def line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 

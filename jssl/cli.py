@@ -78,6 +78,11 @@ def _parser():
     merge.add_argument("--peft", required=True, help="e.g. RUN/peft/lora.npz")
     merge.add_argument("--out", required=True, help="new folder: an encoder, with its classifier in head.npz")
 
+    export = verb("export", "Make a run directory of its own of the encoder of a checkpoint, for eval, embed, search.")
+    export.add_argument("--workdir", required=True, help="a run directory, finished or not")
+    export.add_argument("--checkpoint", default="best", help="a step, last, or best by checkpoint.best (default: best)")
+    export.add_argument("--out", required=True, help="new folder")
+
     report = verb("report", "Write report.html, one file that opens from disk; of several runs comparison.html.")
     report.add_argument("run", nargs="*", help="run directories")
     report.add_argument("--workdir", nargs="+", default=[], help="the same")
@@ -95,8 +100,9 @@ def _parser():
     doctor.add_argument("run", help="a run directory")
     doctor.epilog = (
         "Looks for: a loss or weights that diverged, collapse, dead teachers and codebooks, a loss stuck at chance, "
-        "k-NN or rank that fall, curves off the reference, a device that waits for data, an end before the last step, "
-        "no checkpoints. Exit status: 0 where nothing wrong was found, else 1."
+        "k-NN below that of the starting weights, k-NN or rank that fall, curves off the reference, a device that "
+        "waits for data, an end before the last step, no checkpoints. Exit status: 0 where nothing wrong was found, "
+        "else 1."
     )
 
     compare = verb("compare", "Show where a run left the band of good runs of its method.")
@@ -166,6 +172,10 @@ def _run(arguments, overrides):
         from jssl.evals.adapted import merge
 
         print(merge(arguments.workdir, arguments.peft, arguments.out))
+    elif arguments.verb == "export":
+        from jssl.export import export
+
+        print(export(arguments.workdir, arguments.checkpoint, arguments.out))
     elif arguments.verb == "report":
         from jssl.report import report
 

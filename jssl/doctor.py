@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jssl import compare, watch
+from jssl import config as configs
+from jssl.augment.patches import patch_sizes
 from jssl.checkpoint import checkpoint_steps
 
 BOUND = 0.2  # median share of the time that the device waited for data
@@ -117,40 +119,70 @@ READS = {
 
 def at_chance(record):
     """The loss lies where guessing does."""
-    expected, values = chance(record.config), record.values("loss", since=0.75)
-    if expected is None or not values:
+    expected = chance(record.config)
+    values = expected and record.values(expected[2], since=0.75)
+    if not values:
         return None
-    level, name = expected
+    level, name, metric = expected
     loss = float(np.median(values))
     if loss >= (1 - NEAR) * level:
         return True, (
-            f"stuck at chance: the loss is {loss:.4g}, and {name} = {level:.4g} is what guessing gives; look at the "
-            "views (are they of one image, and not all the same?), the learning rate, the temperature, and whether "
+            f"stuck at chance: the {metric} is {loss:.4g}, and {name} = {level:.4g} is what guessing gives; look at "
+            "the views (are they of one image, and not all the same?), the learning rate, the temperature, and whether "
             "gradients reach the encoder (grad_norm)"
         )
-    return False, f"loss {loss:.3g}, below {name} = {level:.3g} of guessing"
+    return False, f"{metric} {loss:.3g}, below {name} = {level:.3g} of guessing"
 
 
 def chance(config):
-    """(the loss of guessing, what it is in words) by the method and its config, or None where it has no such level."""
-    method, train = config["method"], config["train"]
-    n, v = train["batch_size"] // train.get("accumulate", 1), config["augment"].get("views", 2)
+    """(the loss of guessing, what it is in words, the metric that is this loss) by the method and its config, or None
+    where it has no such level: GRACE has, but of one graph the config does not tell how many nodes it compares."""
+    method, augment, train = config["method"], config["augment"], config["train"]
+    n, v = train["batch_size"] // train.get("accumulate", 1), augment.get("views", 2)
     name = method["name"].partition(":")[2]
-    if name == "SimCLR":
-        others = n * v - (v if method["decoupled"] else 1)
-        return math.log(others), f"ln {others}, of the other views in a batch"
-    if name == "MoCo":
-        return math.log(method["queue"] + 1), f"ln {method['queue'] + 1}, of the queue and the key"
+    of = lambda count, what, times=1, metric="loss": (
+        times * math.log(count),
+        f"{'' if times == 1 else f'{times:g} '}ln {count}, of {what}",
+        metric,
+    )
+    if name in ("SimCLR", "SimCLRv2") and not method.get("memory"):
+        return of(n * v - (v if method.get("decoupled") else 1), "the other views in a batch")
+    if name in ("MoCo", "SimCLRv2"):
+        return of(method.get("queue", method.get("memory")) + 1, "the queue and the key")
     if name == "NNCLR":
-        return math.log(n), f"ln {n}, of a batch"
+        return of(n, "a batch")
     if name == "MoCoV3":
-        tau = method["temperature"]
-        return 4 * tau * math.log(n), f"4 tau ln {n}, of a batch"
+        return of(n, "a batch", times=4 * method["temperature"])
+    if name == "CPC":
+        *_, side = patch_sizes(*(augment[field] for field in ("size", "patch", "stride")))
+        return of(n * side**2, "the patches of a batch, by distance", times=method["steps"] - method["ignore"])
+    if name == "GRACE" and config["data"].get("sample"):
+        return of(2 * n - 1, "the other views in a batch")
+    if name == "GraphCL":
+        return of(n - 1, "the other graphs in a batch")
+    if name in ("DGI", "InfoGraph"):
+        return of(2, "true and false pairs", times=2 if name == "InfoGraph" else 1)
     if name in ("SwAV", "DINO"):
-        return math.log(method["prototypes"]), f"ln {method['prototypes']}, of the prototypes"
+        return of(method["prototypes"], "the prototypes")
+    if name == "IBOT":  # the loss of patches depends on how many are hidden, and KoLeo is not about guessing
+        return of(method["prototypes"], "the prototypes", metric="cls_loss")
     if name in ("DeepCluster", "DeepCluster2"):
-        return math.log(method["k"]), f"ln {method['k']}, of the clusters"
+        return of(method["k"], "the clusters")
+    if name == "BEiT":
+        encoder = configs.build(config["encoder"], dtype=config["dtype"])
+        return of(configs.build(method, encoder=encoder).teacher.vocabulary, "the codes")
+    if name == "BEiTv2":
+        return of(method["vocabulary"], "the codes", times=2 if method["depth"] else 1)
     return None
+
+
+def start_undone(record):
+    """A run that began with the encoder of another has lost what that knew."""
+    rows = [row for row in record.rows if "knn" in row]
+    if not rows or rows[0]["step"]:
+        return None
+    said = watch.start_undone(rows, watch.LIMITS | record.config.get("watch", {}))
+    return (True, said) if said else (False, f"k-NN of the starting weights {rows[0]['knn']:.3g}")
 
 
 def rank_falling(record):
@@ -163,7 +195,8 @@ def rank_falling(record):
     if last < SUNK * best:
         return True, (
             f"the rank falls: {WORDS[name]} is {last:.3g} at the end, after {best:.3g} since the middle of the run; "
-            "try a lower learning rate or its end, less weight decay, stronger views, or take an earlier checkpoint"
+            "try a lower learning rate or its end, less weight decay, stronger views, or take an earlier checkpoint "
+            "(jssl export)"
         )
     return False, f"{WORDS[name]} steady ({best:.3g} at most since the middle, {last:.3g} at the end)"
 
@@ -233,6 +266,7 @@ CAUSES = {
     "teacher": functools.partial(watched, "teacher"),
     "codes": functools.partial(watched, "codes"),
     "chance": at_chance,
+    "start": start_undone,
     "knn": functools.partial(watched, "knn"),
     "rank": rank_falling,
     "reference": off_reference,

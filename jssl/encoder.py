@@ -26,7 +26,11 @@ class Encoder:
         folder = pathlib.Path(folder)
         folder = folder if (folder / f"{weights}.npz").is_file() else folder / FOLDER
         if not (folder / f"{weights}.npz").is_file():
-            raise FileNotFoundError(f"{folder} has no {weights}.npz: expected the directory of a finished `jssl train`")
+            cut = (folder.parent / "checkpoints").is_dir()
+            instead = "; `jssl export` makes an encoder of a checkpoint of an unfinished one" if cut else ""
+            raise FileNotFoundError(
+                f"{folder} has no {weights}.npz: expected the directory of a finished `jssl train`{instead}"
+            )
         self.folder = folder
         self.config = json.loads((folder / "config.json").read_text())
         network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))

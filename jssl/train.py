@@ -114,7 +114,7 @@ class Run:
             if fresh:
                 state = fill(self.begin(), config.init_from)
                 state, said = start_from(state, config.init.encoder) if config.init.encoder else (state, [])
-                chosen = chosen + said
+                chosen = chosen + said + self.unguarded()
             start = int(state.step)
             self.check_start(start)
             lines = chosen + preflight(config, self.source, state)
@@ -152,6 +152,13 @@ class Run:
             bill = cost.words(seen, self.source.modality)
             writer.note(f"trained for {done:,} steps ({bill}); encoder in {self.workdir / encoder.FOLDER}")
             return state
+
+    def unguarded(self):
+        """A line where a continued run has no k-NN to hold to that of its start."""
+        if not self.config.init.encoder or self.probe:
+            return []
+        why = f"{self.source.spec} has no labels of two classes" if self.config.eval.every else "eval.every is 0"
+        return [f"nothing watches whether training undoes what the encoder knew: {why}; give eval.every, and labels"]
 
     def check_start(self, start):
         train = self.config.train
@@ -346,7 +353,9 @@ def width(out):
 def kept(workdir):
     """What is left of a run that the watchdog ended."""
     steps = checkpoint_steps(pathlib.Path(workdir) / "checkpoints")
-    return f"the last good checkpoint is kept, that of step {steps[0]:,}" if steps else "no checkpoint was saved before"
+    if not steps:
+        return "no checkpoint was saved before"
+    return f"the last good checkpoint is kept, that of step {steps[0]:,}: `jssl export` makes an encoder of it"
 
 
 def refuse_another(workdir, config):

@@ -163,8 +163,9 @@ def knn_falling(rows, limits):
         return None
     return (
         f"k-NN falls: {last[-1][0]:.1%}, after {best:.1%} at step {step:,}, and below that on the last {len(last)} "
-        "evaluations; people take the best checkpoint (it is kept), train for fewer steps, lower the learning rate or "
-        "its end, or weaken the views: the encoder may be learning what tells views apart, not images"
+        "evaluations; people take the best checkpoint (it is kept: jssl export --checkpoint best), train for fewer "
+        "steps, lower the learning rate or its end, or weaken the views: the encoder may be learning what tells views "
+        "apart, not images"
     )
 
 

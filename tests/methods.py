@@ -21,6 +21,7 @@ class Clusters(Method):
     breaks: int = -1  # the step whose loss is NaN
     collapses: bool = False
     teacher: bool = False
+    bare: bool = False  # without features beside the embedding
 
     def init(self, rng, views):
         pixels = views["image"][0, 0].size
@@ -38,7 +39,8 @@ class Clusters(Method):
         if self.teacher:
             loss += jnp.mean((h - x @ carry["frozen"]["kernel"]) ** 2)
         loss = jnp.where(time.step == self.breaks, jnp.nan, loss)
-        return loss, (carry, {"metrics": {}, "embedding": h * 0 + 1 if self.collapses else h, "features": x})
+        features = None if self.bare else x
+        return loss, (carry, {"metrics": {}, "embedding": h * 0 + 1 if self.collapses else h, "features": features})
 
     def update(self, params, carry, time):
         return params, {**carry, "updates": carry["updates"] + 1}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jssl import config as configs
-from jssl import encoder, step
+from jssl import doctor, encoder, step
 from jssl.checkpoint import Checkpoints
 from jssl.sharding import flatten, path_of
 from jssl.step import init_state
@@ -51,6 +51,17 @@ def test_loss_is_finite_and_falls(name):
     before, after = (one.fixed_loss(state.params, state.carry)[0] for state in (one.start, one.end))
     assert np.isfinite(one.losses).all()
     assert after < before
+
+
+def test_without_weights_the_loss_is_that_of_guessing(name):
+    """All embeddings, or all logits, are then one."""
+    one = trained(name)
+    level, _, metric = doctor.chance(configs.plain(one.config)) or (None, None, None)
+    if metric == "loss":
+        params = one.start.params
+        nothing = jax.tree.map(np.zeros_like, params) | {name: params[name] for name in params.keys() & {"prototypes"}}
+        loss, _ = one.fixed_loss(nothing, one.start.carry)
+        assert float(loss) == pytest.approx(level, rel=1e-4)
 
 
 @on_eight_devices

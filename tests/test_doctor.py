@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from jssl import compare, doctor
 from jssl import config as configs
 from jssl import train as loop
+from jssl.feed import Feed
 from jssl.log import Log
 from jssl.sharding import make_mesh
 from jssl.train import Stop, train
@@ -21,7 +23,8 @@ STEPS = range(20, 201, 20)
 
 
 def plain(name="simclr", **overrides):
-    return configs.plain(configs.load(f"{name}:demo", {"train.steps": 200, "data.workers": 0, **overrides}))
+    name = name if ":" in name else f"{name}:demo"
+    return configs.plain(configs.load(name, {"train.steps": 200, "data.workers": 0, **overrides}))
 
 
 def healthy():
@@ -100,6 +103,7 @@ ILL = {
     "teacher": (changed(**{"health/information": 0.0, "health/entropy": 1.0}), {}, "collapse: the teacher's"),
     "dead": (changed(**{"health/information": 1.0, "health/used": 0.001}), {}, "dead prototypes"),
     "chance": (changed(loss=6.237), {}, "stuck at chance: the loss is 6.237, and ln 511"),
+    "start": ([{"step": 0, "knn": 0.8}, *changed(knn=0.7)], {}, "k-NN is below that of the starting weights: 70.0% at"),
     "k-NN": (changed(knn=lambda t: 0.9 if t < 0.5 else 0.7), {}, "k-NN falls: 70.0%, after 90.0% at step 20"),
     "rank": (changed(**{"health/features_rankme": lambda t: 40 - 35 * t}), {}, "the rank falls: RankMe of features is"),
     "data": (changed(data_wait=0.6), {}, "data-bound: the device waited for data 60% of the time"),
@@ -132,6 +136,16 @@ def test_what_differs_from_the_reference_is_said(tmp_path):
         ("swav", {"method.prototypes": 50}, np.log(50)),
         ("dino", {"method.prototypes": 64}, np.log(64)),
         ("deepcluster", {"method.k": 32}, np.log(32)),
+        ("simclr2", {"train.accumulate": 2}, np.log(255)),
+        ("simclr2", {"method.memory": 1000}, np.log(1001)),
+        ("cpc", {"method.ignore": 0, "train.batch_size": 64}, 2 * np.log(64 * 9)),
+        ("dinov2", {"method.prototypes": 64}, np.log(64)),
+        ("beit", {"method.tokenizer_fields": (("vocabulary", 32),)}, np.log(32)),
+        ("beitv2", {"method.vocabulary": 32, "method.depth": 0}, np.log(32)),
+        ("graphcl", {"train.batch_size": 32}, np.log(31)),
+        ("dgi", {}, np.log(2)),
+        ("grace:tiny", {"data.sample": "neighbours"}, np.log(127)),
+        ("grace:cora", {}, None),
         ("mae", {}, None),
     ],
 )
@@ -140,21 +154,23 @@ def test_chance_is_worked_out_from_the_config(name, fields, level):
     assert (found and found[0]) == (level and pytest.approx(level))
 
 
-@pytest.mark.parametrize("name", ["simclr", "simclr decoupled", "moco", "nnclr", "mocov3"])
+@pytest.mark.parametrize("name", ["simclr", "simclr decoupled", "moco", "nnclr", "mocov3", "ibot"])
 def test_chance_is_what_the_loss_gives_where_all_embeddings_are_one(name):
     """Rounding aside, whatever the method's own constants."""
-    from jssl.losses import info_nce, nt_xent
+    from jssl.losses import cross_crops, info_nce, nt_xent
     from jssl.methods.mocov3 import contrast
 
     z, fields = np.ones((256, 2, 8), np.float32), {"method.queue": 300} if name == "moco" else {}
     made = plain(name.split()[0], **fields, **({"method.decoupled": True} if "decoupled" in name else {}))
-    tau = made["method"]["temperature"]
+    tau = made["method"].get("temperature")
+    p = np.full((256, 2, made["method"].get("prototypes", 1)), 1.0) / made["method"].get("prototypes", 1)
     loss = {
         "simclr": lambda: nt_xent(z, tau),
         "simclr decoupled": lambda: nt_xent(z, tau, decoupled=True),
         "moco": lambda: info_nce(z[:, 0], z[:, 1], tau, np.full((300, 8), 8**-0.5, np.float32)),
         "nnclr": lambda: info_nce(z[:, 0], z[:, 1], tau),
         "mocov3": lambda: 2 * contrast(z[:, 0], z[:, 1], tau),
+        "ibot": lambda: cross_crops(p, np.log(p)),
     }[name]()
     assert float(loss) == pytest.approx(doctor.chance(made)[0], rel=1e-4)
 
@@ -208,14 +224,56 @@ def test_a_run_that_was_stopped_and_one_whose_checkpoints_are_gone(tmp_path, one
     assert first(tmp_path).startswith("1. no checkpoints: checkpoint.every is 4")
 
 
+def test_a_rate_that_grows_until_k_nn_and_rank_fall(tmp_path, one_device):
+    """The limits of collapse, of which it is a case, are off."""
+    growing = {"train__steps": 12, "optim__lr": 0.3, "optim__warmup": 11.0, "eval__every": 2, "eval__rows": 300}
+    limits = {"watch__std": 0.0, "watch__rankme": 0.0, "watch__patience": 2, "watch__knn": 0.02}
+    train(config(**growing, **limits, log_every=1, method__bare=True), tmp_path)
+    text, _ = doctor.doctor(tmp_path)
+    falls, sinks = text.splitlines()[1:3]
+    assert falls.startswith("1. k-NN falls: ")
+    assert sinks.startswith("2. the rank falls: RankMe is ")
+
+
+def test_a_run_that_learns_too_slowly_leaves_the_band_of_a_good_one(tmp_path, one_device, reference):
+    train(config(), tmp_path / "good")
+    made, rows = compare.read_run(tmp_path / "good")
+    (reference / "clusters.json").write_text(json.dumps({"config": made, "curves": compare.curves([rows])}))
+    train(config(optim__lr=1e-5), tmp_path / "slow")
+    said = first(tmp_path / "slow")
+    assert said.startswith("1. off the reference clusters: loss is 1.3")
+    assert said.endswith("its config differs in optim.lr: 0.01 -> 1e-05")
+
+
+def test_a_run_whose_data_come_slowly(tmp_path, one_device, monkeypatch):
+    indices = Feed._indices
+
+    def slow(self, start):
+        for batch in indices(self, start):
+            time.sleep(0.05)
+            yield batch
+
+    monkeypatch.setattr(Feed, "_indices", slow)
+    train(config(), tmp_path)
+    assert first(tmp_path).startswith("1. data-bound: the device waited for data ")
+
+
+@pytest.mark.slow
+def test_a_temperature_that_makes_all_similarities_one_leaves_the_loss_at_chance(tmp_path, one_device):
+    few = {"train.steps": 8, "checkpoint.every": 8, "log_every": 2, "eval.every": 0}
+    train(configs.load("simclr:tiny", {**few, "method.temperature": 100.0}), tmp_path)
+    assert first(tmp_path).startswith("1. stuck at chance: the loss is 4.84")
+
+
 @pytest.mark.slow
 def test_swav_without_what_balances_its_clusters_collapses(tmp_path, one_device, monkeypatch):
     monkeypatch.setattr(Stop, "asked", lambda self, call: call == 30)
     fields = {"optim.name": "adamw", "optim.lr": 0.04, "train.steps": 200, "log_every": 10, "eval.every": 0}
-    broken = {"method.sinkhorn": False, "encoder.activation": "relu"}
+    broken = {"method.sinkhorn": False, "encoder.activation": "relu", "watch.used": 0.2}  # of ten prototypes two
     train(configs.load("swav:tiny", {**fields, **broken}), tmp_path)
     text, _ = doctor.doctor(tmp_path)
     assert "collapse: every input gets almost the same assignment" in text
+    assert "dead prototypes: of those that could be in use in a batch, 90.0% name no input" in text
     assert "not finished: step 30 of 200" in text
 
 

@@ -21,6 +21,7 @@ from jssl.method import Time
 from jssl.optim import layer_decay, optimizer
 from jssl.train import train
 from tests.oracles import load
+from tests.shuffled import assert_chance
 
 SHORT = finetune.Settings(epochs=1.0, least=4, batch_size=16, lr=3e-3)
 LABELLED, OTHERS = data.open_source("digits@[:96]"), data.open_source("digits@test[:40]")
@@ -196,6 +197,10 @@ def test_what_cannot_be_is_said_in_one_line(encoder):
         tune(encoder, LABELLED.take(np.flatnonzero(LABELLED.labels == 3)), OTHERS)
     with pytest.raises(ValueError, match="epochs=-1 and least=0 are 0 steps; expected at least one"):
         tune(encoder, LABELLED, OTHERS, settings=finetune.Settings(epochs=-1.0, least=0))
+
+
+def test_an_encoder_that_learns_shuffled_labels_ends_at_chance(encoder):
+    assert_chance(encoder)
 
 
 # ---- few labels

@@ -11,6 +11,7 @@ from jssl import data
 from jssl import train as loop
 from jssl.encoder import Encoder
 from jssl.evals.kept import read
+from jssl.evals.rank import rankme
 from jssl.evals.run import embed, evaluate
 from jssl.experiment import fill, open_data, open_graph
 from jssl.method import LABELS
@@ -170,12 +171,13 @@ def test_exported_encoder_gives_features_of_every_node(trained):
 def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
     workdir, _ = trained
     table = evaluate(workdir, draws=2)
-    for said in "raw features", "untrained", "5 labels per class", "linear probe", "clusters, NMI":
+    for said in "raw features", "untrained", "5 labels per class", "linear probe", "clusters, NMI", "RankMe":
         assert said in table
+    assert "alignment, uniformity, neighbours kept) is left out: it is of images alone" in table
     written = json.loads((workdir / "scores.json").read_text())
     assert written["protocol"]["data"]["graph"] == SOURCE
     assert {"knn", "fewshot-1"} <= set(read(workdir)["other"]["trained"])  # on which nodes, for runs of other seeds
-    assert all(0.3 < score["mean"] <= 1 for score in written["scores"])
+    assert all(0.3 < score["mean"] <= 1 for score in written["scores"] if "unit" not in score["settings"])
     linear = next(score for score in written["scores"] if score["task"] == "linear")
     assert (linear["draws"], linear["settings"]["test_rows"]) == (2, 400)
     assert [row["name"] for row in written["scores"][0]["classes"]] == list("0123456789")
@@ -184,6 +186,19 @@ def test_a_graph_is_scored_beside_its_raw_features_and_reported(trained):
         assert f"<h2>{section}</h2>" in page
     assert "The method compares no two views of an example, which alignment and uniformity need." in page
     assert "Not made yet" not in page
+
+
+def test_the_rank_of_nodes_needs_no_labels(trained, tmp_path):
+    workdir, _ = trained
+    graph = data.open_source(SOURCE)
+    np.savez(tmp_path / "bare.npz", x=graph.x, edges=graph.edges)
+    assert "no labels" in evaluate(workdir, data=f"npz:{tmp_path}/bare.npz")
+    assert "RankMe" in evaluate(workdir, protocol="rank", data=f"npz:{tmp_path}/bare.npz")
+    scores = json.loads((workdir / "scores.json").read_text())["scores"]
+    found = {(score["encoder"], score["task"]): score["mean"] for score in scores}
+    assert found.keys() == {(name, task) for name in ("trained", "untrained") for task in ("rankme", "alpha-req")}
+    assert found["trained", "rankme"] == pytest.approx(rankme(Encoder(workdir).embed(graph)), rel=1e-5)
+    assert 1 < found["trained", "rankme"] <= 16
 
 
 def test_what_does_not_suit_the_encoder_is_one_line(trained, tmp_path):

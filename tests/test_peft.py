@@ -25,6 +25,7 @@ from jssl.nets.vit import Block, ViT
 from jssl.peft import KINDS, Tuning, count
 from jssl.sharding import flatten, make_mesh, replicated
 from tests.oracles import load
+from tests.shuffled import assert_chance
 
 RNG = jax.random.key(0)
 NET = ViT(16, 2, 2, patch=4)
@@ -243,6 +244,10 @@ def test_kinds_that_a_network_has_not_are_left_out_unless_asked_for(tmp_path, ca
 def subject_of(encoder, workdir, options):
     encoders, splits = {"trained": encoder, "untrained": encoder}, {"train": LABELLED, "test": OTHERS}
     return Subject(workdir, {"augment": {}}, encoders, splits, options=options)
+
+
+def test_a_part_that_learns_shuffled_labels_ends_at_chance(encoder):
+    assert_chance(encoder, Tuning("lora"))
 
 
 # ---- what cannot be

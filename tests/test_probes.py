@@ -169,5 +169,9 @@ def test_rank_needs_no_labels(workdir):
     assert means(scored(subject, "rank")) == means(found)
     with pytest.raises(ValueError, match="k=16: expected at least 2 images"):
         scored(dataclasses.replace(subject, options={"rank": {"images": "16", "k": "16"}}), "rank")
+    alone = dataclasses.replace(subject, config={**subject.config, "augment": {"name": None}})
     with pytest.raises(ValueError, match="without the augmentations of its run"):
-        scored(dataclasses.replace(subject, config={**subject.config, "augment": {"name": None}}), "rank")
+        scored(alone, "rank")
+    found = scored(dataclasses.replace(alone, missing=(missing := {})), "rank")
+    assert {task for _, task in found} == {"rankme", "alpha-req"}
+    assert list(missing) == ["what is measured of views (LiDAR, alignment, uniformity, neighbours kept)"]

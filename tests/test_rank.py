@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from jssl.evals.rank import alpha_req, consistency, lidar
+from jssl.evals.rank import alpha_req, consistency, lidar, rankme
 
 RNG = np.random.default_rng(0)
 
@@ -15,6 +15,15 @@ def features(spectrum, n=400):
     left = np.linalg.qr(x - x.mean(0))[0]  # orthonormal, and of mean 0
     right = np.linalg.qr(RNG.normal(size=(len(spectrum), len(spectrum))))[0]
     return (left * np.sqrt(spectrum)) @ right.T + 3.0  # the mean says nothing
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+def test_rankme_of_a_power_law_counts_its_small_singular_values(alpha):
+    sigma = np.arange(1.0, 513) ** -alpha
+    p = sigma / sigma.sum() + 1e-7
+    turned = np.linalg.qr(RNG.normal(size=(512, 512)))[0]
+    x = (turned * sigma) @ turned.T
+    assert rankme(x.astype(np.float32)) == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-3)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.5])

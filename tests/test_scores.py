@@ -4,12 +4,15 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
 from jssl import data
+from jssl.encoder import Encoder
 from jssl.evals import kept, run, scores
+from jssl.evals.finetune import initial
 from jssl.evals.subject import Subject, of_run
 
 HOW = {"data": "digits@[:300]", "test": "digits@test[:200]"}
@@ -156,14 +159,37 @@ def test_an_encoder_without_a_run_is_scored_on_the_data_that_are_named(workdir, 
     folder = tmp_path / "encoder"
     shutil.copytree(workdir / "encoder", folder)
     (folder / "untrained.npz").unlink()
-    table = run.evaluate(folder, protocol="knn", **HOW)
-    assert "untrained" not in table
+    run.evaluate(folder, protocol="knn", **HOW)
     found = {s["encoder"]: s["mean"] for s in json.loads((folder / "scores.json").read_text())["scores"]}
     run.evaluate(workdir, protocol="knn", **HOW)
     scored = {s["encoder"]: s["mean"] for s in json.loads((workdir / "scores.json").read_text())["scores"]}
+    assert 0 < found.pop("untrained") < 1  # of new weights
     assert found == {name: scored[name] for name in ("trained", "raw pixels")}
     with pytest.raises(ValueError, match="is an encoder without a run: expected --data"):
         run.evaluate(folder, protocol="knn")
+
+
+def test_new_weights_are_where_the_trained_ones_were_and_of_a_network_that_saw_nothing(workdir):
+    trained, untrained = Encoder(workdir), Encoder(workdir, "untrained")
+    new, other = initial(trained), initial(trained, seed=1)
+    shapes = lambda encoder: jax.tree.map(np.shape, (encoder.params, encoder.carry))
+    assert shapes(new) == shapes(trained)
+    jax.tree.map(np.testing.assert_array_equal, new.carry["stats"], untrained.carry["stats"])
+    kernels = [encoder.params["encoder"]["conv1"]["kernel"] for encoder in (new, other, trained)]
+    assert not any((kernels[i] == kernels[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_an_encoder_that_cannot_begin_anew_is_scored_without_its_control(workdir, tmp_path, monkeypatch):
+    shutil.copytree(workdir / "encoder", tmp_path / "encoder")
+    (tmp_path / "encoder" / "untrained.npz").unlink()
+
+    def initial(encoder, seed):
+        raise ValueError("not one network of whole images")
+
+    monkeypatch.setattr("jssl.evals.subject.initial", initial)
+    subject = of_run(tmp_path / "encoder", **HOW, missing=(missing := {}))
+    assert list(subject.encoders) == ["trained"]
+    assert missing == {"the untrained encoder": "not one network of whole images"}
 
 
 def test_classes_of_the_test_set_are_known_by_their_names():

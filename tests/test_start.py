@@ -1,5 +1,6 @@
 """Continued training: the encoder of another run, its warm-up, and the guard."""
 
+import re
 import shutil
 
 import jax
@@ -9,11 +10,14 @@ import pytest
 
 from jssl import config as configs
 from jssl.checkpoint import read_arrays
+from jssl.data import open_source
+from jssl.doctor import doctor
+from jssl.experiment import fill, open_data
 from jssl.optim import optimizer
 from jssl.sharding import flatten, make_mesh, replicated
 from jssl.start import start
 from jssl.step import TrainState
-from jssl.train import train
+from jssl.train import Run, train
 from jssl.watch import LIMITS, Ended, Watch, fallen
 from jssl.writers import read_metrics
 
@@ -172,6 +176,25 @@ def test_a_rate_that_is_absurd_ends_the_run(mae, tmp_path):
     with pytest.raises(Ended, match=r"^step 4: k-NN is below that of the starting weights"):
         train(continued(mae, **absurd, **{"watch.rankme": 0.0}), tmp_path)
     assert [row["step"] for row in read_metrics(tmp_path)] == [0, 4, 4]
+    assert ". k-NN is below that of the starting weights" in doctor(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("every", "labels", "said"),
+    [(0, True, "eval.every is 0"), (4, False, r"bare\.npz has no labels of two classes"), (4, True, None)],
+)
+def test_a_continued_run_without_a_guard_says_so(mae, tmp_path, every, labels, said):
+    if not labels:
+        np.savez(tmp_path / "bare.npz", image=open_source("digits").images[:100])
+    spec = "digits" if labels else f"npz:{tmp_path}/bare.npz"
+    made = continued(mae, **{"eval.every": every, "data.source": spec})
+    source = open_data(made)
+    made, _ = fill(made, source)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        lines = Run(made, source, mesh, tmp_path).unguarded()
+    assert len(lines) == bool(said)
+    assert not said or re.search(f"undoes what the encoder knew: .*{said}; give eval.every", lines[0])
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_loses_nothing(tmp_path):
     assert said.startswith("step 7: loss, gradient or parameters not finite (")
     for text in "loss=nan", "grad_norm=", "optim.lr", "optim.warmup", "optim.clip":
         assert text in said
-    assert said.endswith("; the last good checkpoint is kept, that of step 4")
+    assert said.endswith("; the last good checkpoint is kept, that of step 4: `jssl export` makes an encoder of it")
     assert "\n" not in said
     assert saved(tmp_path) == [4]
     assert steps(tmp_path) == [2, 4, 6, 8]  # the last says why it ended

@@ -155,7 +155,7 @@ def test_a_collapsed_run_ends_in_one_line_and_keeps_what_was_good(tmp_path, one_
         train(stopping(), tmp_path)
     said = str(error.value)
     assert said.startswith("step 4: collapse")
-    assert said.endswith("the last good checkpoint is kept, that of step 1")  # rows at 2 and 4 were bad
+    assert "; the last good checkpoint is kept, that of step 1: `jssl export`" in said  # rows at 2 and 4 were bad
     assert "\n" not in said
     assert checkpoint_steps(tmp_path / "checkpoints") == [1]
     assert [row["step"] for row in read_metrics(tmp_path)] == [2, 4, 4]

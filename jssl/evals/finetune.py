@@ -4,6 +4,7 @@ The recipe is MAE's (He et al., 2021; arXiv:2111.06377, appendix A.2, table 9), 
 without layer-wise decay of the rate, which presumes that low layers are good already (their table 11 has none).
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -267,6 +268,24 @@ def own(encoder):
         name = type(encoder.method).__name__
         raise ValueError(f"finetune: {name}'s encoder is not one network of whole images, which can be trained on")
     return keys[0], at(tree, keys[0]), at(tree, there[0]) if stats else {}
+
+
+def initial(encoder, seed=0):
+    """A copy of an `Encoder` with the weights that its network begins with; ValueError as of `own`."""
+    network, side = encoder.method.encoder, encoder.preprocess.size
+    keys, _, stats = own(encoder)
+    begin = jax.jit(functools.partial(init_net, network), out_shardings=replicated(encoder.embedder.mesh))
+    params, new_stats = begin(jax.random.key(seed), jnp.zeros((1, side, side, encoder.channels)))
+    tree = put_at({"params": encoder.params, "carry": encoder.carry}, keys, params)
+    tree = put_at(tree, places(tree, stats)[0], new_stats) if stats else tree
+    new = copy.copy(encoder)
+    new.params, new.carry = tree["params"], tree["carry"]
+    return new
+
+
+def put_at(tree, keys, value):
+    """The tree with another subtree there."""
+    return {**tree, keys[0]: put_at(tree[keys[0]], keys[1:], value)} if keys else value
 
 
 def at(tree, keys):

@@ -7,18 +7,19 @@ import numpy as np
 from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
-from jssl.evals import cluster, frozen, links, nodes, svm
+from jssl.evals import cluster, frozen, links, nodes, rank, svm
 from jssl.evals.kept import identity, on
 from jssl.evals.labels import by_class, share
 from jssl.evals.scores import attempt, entry, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
 from jssl.experiment import open_graph
 
-OF_NODES = ("knn", "linear", "fewshot", "cluster", "links")
-OF_GRAPHS = ("svm", "knn", "cluster")
+OF_NODES = ("knn", "linear", "fewshot", "cluster", "links", "rank")
+OF_GRAPHS = ("svm", "knn", "cluster", "rank")
 SHOTS = (1, 5)
 SPLITS = 20  # random ones, where a graph comes without
 RAW = "raw features"
+UNPAIRED = {rank.of_pairs(): "it is of images alone: two views of a graph need not hold the same nodes"}
 
 
 def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
@@ -26,8 +27,8 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
 
     asked: of one graph, of `OF_NODES`: "linear" is logistic regression on the splits that come with it, or on `draws`
     random ones; "links" needs edges that training has not seen (`data.held_edges`). Of many graphs, of `OF_GRAPHS`.
-    None: all that the data allow; what they do not is said beside the scores. The encoder sees every node, without
-    labels; raw features of a graph are the sum of its nodes'.
+    "rank" alone needs no labels. None: all that the data allow; what they do not is said beside the scores. The encoder
+    sees every node, without labels; raw features of a graph are the sum of its nodes'.
     """
     fields = config["data"] | ({"source": data} if data else {})
     graph, positive, negative = open_graph(fields, config["seed"])
@@ -47,6 +48,9 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     rows = np.random.default_rng(0).permutation(graph.examples)[:SHOWN]
     shown = None if graph.labels is None else graph.labels[rows]
     save_map(workdir, features["trained"][rows], shown, graph.label_names)
+    if graph.labels is None and asked == ("rank",):
+        scores = [score for name, found in features.items() for score in ranks(name, found, graph, config["seed"])]
+        return scores, {"graph": graph.spec, "left out": UNPAIRED}
     if graph.labels is None:
         return [], unlabelled(workdir, features, graph.spec)
 
@@ -57,6 +61,7 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
         "linear": lambda name, found: linear(name, found, graph, draws, config["seed"]),
         "svm": lambda name, found: machine(name, found, graph),
         "cluster": lambda name, found: clusters(name, found, graph),
+        "rank": lambda name, found: ranks(name, found, graph, config["seed"]),
         "links": lambda name, found: joined(name, found, positive, negative),
     }
 
@@ -85,7 +90,8 @@ def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
     first = node_splits(graph, 1, config["seed"])[0] if "linear" in tasks else parts
     draw = functools.partial(save_graph, workdir, features["trained"], graph, first, tasks, config)
     attempt("the drawn graph", draw, {} if missing is None else missing)
-    return scores, {"graph": graph.spec, **({"left out": missing} if missing else {})}
+    left = (missing or {}) | (UNPAIRED if "rank" in asked else {})
+    return scores, {"graph": graph.spec, **({"left out": left} if left else {})}
 
 
 def raw(graph):
@@ -164,6 +170,11 @@ def clusters(name, features, graph):
     found = cluster.cluster(features, graph.labels)
     settings = lambda kind: {**found["settings"], "std": found[f"{kind}_std"]}
     return [entry(kind, name, found[f"{kind}s"], settings(kind), over="k-means' seeds") for kind in ("nmi", "ari")]
+
+
+def ranks(name, features, graph, seed):
+    """RankMe and alpha-ReQ of an encoder."""
+    return [] if name == RAW else rank.of_features(name, features, graph.contents, seed)
 
 
 def joined(name, features, positive, negative):

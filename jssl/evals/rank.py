@@ -14,8 +14,9 @@ from jssl.evals.neighbours import neighbours
 from jssl.evals.scores import attempt, entry, spread_of_mean, title
 from jssl.sharding import put, replicated
 
-FEATURES = 10_000  # images whose features RankMe and alpha-ReQ look at
+FEATURES = 10_000  # examples whose features RankMe and alpha-ReQ look at
 BATCH = 64
+OF_VIEWS = ("lidar", "alignment", "uniformity", "neighbours")
 RANKS = (4, 100)  # of the eigenvalues that alpha-ReQ fits
 
 
@@ -24,6 +25,20 @@ class Settings:
     images: int = 200  # of which views are made
     views: int = 10  # of each
     k: int = 10  # neighbours whose lists are compared
+
+
+def rankme(x):
+    """RankMe (Garrido et al., 2023; arXiv:2210.02885, eq. 1-2): the effective rank, by singular values.
+
+    Of the matrix as it is, neither centred nor normalised, as in the paper. x: features [N, D] -> 1 to min(N, D).
+    """
+    return effective_rank(np.linalg.svd(np.asarray(x, np.float64), compute_uv=False))
+
+
+def effective_rank(values, eps=1e-7):
+    """exp of the entropy of the normalised values [K]."""
+    p = values / max(values.sum(), 1e-30) + eps
+    return float(np.exp(-np.sum(p * np.log(p))))
 
 
 def alpha_req(x):
@@ -44,7 +59,7 @@ def alpha_req(x):
     return float(-np.polyfit(np.log(rank), np.log(values[first - 1 : last]), 1, w=rank**-0.5)[0])
 
 
-def lidar(views, delta=1e-4, eps=1e-7):
+def lidar(views, delta=1e-4):
     """LiDAR (Thilak et al., 2023; arXiv:2312.04000): the effective rank of what tells images apart, relative to what
     tells views of one image apart.
 
@@ -58,9 +73,7 @@ def lidar(views, delta=1e-4, eps=1e-7):
     between = np.cov(means.T).reshape(dim, dim)
     apart = (x - means[:, None]).reshape(-1, dim)
     within = apart.T @ apart / (n * (q - 1)) + delta * np.eye(dim)
-    values = np.maximum(linalg.eigh(between, within, eigvals_only=True), 0)
-    p = values / max(values.sum(), 1e-30) + eps
-    return float(np.exp(-np.sum(p * np.log(p))))
+    return effective_rank(np.maximum(linalg.eigh(between, within, eigvals_only=True), 0))
 
 
 def consistency(views, k=10):
@@ -86,17 +99,28 @@ def protocol(subject):
         )
     scores = []
     for name, encoder in subject.encoders.items():
-        features = subject.embedded(name, "train")
-        rows = np.random.default_rng(subject.seed).permutation(len(features))[:FEATURES]
-        some = _finite(features[rows], name)
-        of = {"features": "as they are", "images": len(rows), "of": "training images, no labels", "seed": subject.seed}
-        unit = {"unit": "dimensions", "of_dimensions": some.shape[1]}
-        scores.append(entry("rankme", name, [float(health.rankme(jnp.asarray(some)))], {**of, **unit}))
-        fit = f"slope of log eigenvalues over log rank, weights 1 / rank, ranks {RANKS[0]} to {RANKS[1]}"
-        scores.append(entry("alpha-req", name, [alpha_req(some)], {**of, "unit": "exponent", "fit": fit}))
+        scores += of_features(name, subject.embedded(name, "train"), "training images", subject.seed)
         of_views = functools.partial(_of_views, subject, name, encoder, how)
-        scores += attempt(title("lidar"), of_views, subject.missing)
+        scores += attempt(of_pairs(), of_views, subject.missing)
     return scores
+
+
+def of_features(name, features, what, seed):
+    """The scores of an encoder that its features [N, D] alone give; what: they are of, in words."""
+    rows = np.random.default_rng(seed).permutation(len(features))[:FEATURES]
+    some = _finite(features[rows], name)
+    of = {"features": "as they are", "rows": len(rows), "of": f"{what}, no labels", "seed": seed}
+    unit = {"unit": "dimensions", "of_dimensions": some.shape[1]}
+    fit = f"slope of log eigenvalues over log rank, weights 1 / rank, ranks {RANKS[0]} to {RANKS[1]}"
+    return [
+        entry("rankme", name, [rankme(some)], {**of, **unit}),
+        entry("alpha-req", name, [alpha_req(some)], {**of, "unit": "exponent", "fit": fit}),
+    ]
+
+
+def of_pairs():
+    """The scores that need views, in words."""
+    return f"what is measured of views ({', '.join(map(title, OF_VIEWS))})"
 
 
 def _of_views(subject, name, encoder, how):

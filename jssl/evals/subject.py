@@ -11,8 +11,10 @@ import numpy as np
 from jssl import config as configs
 from jssl import data as sources
 from jssl.encoder import Encoder, gathered
+from jssl.evals.finetune import initial
 from jssl.evals.kept import identity
 from jssl.evals.labels import by_hash, check_classes
+from jssl.evals.scores import attempt
 from jssl.method import LABELS
 
 PIXELS = 32  # side to which larger images are brought before they count as raw pixels
@@ -25,9 +27,9 @@ PART = 0.2  # of a source without a test set, held out for testing
 class Subject:
     """One run, or an encoder from elsewhere, and the data to judge it by. Nothing is embedded before it is asked for.
 
-    encoders: {"trained", and where its weights were kept "untrained": Encoder}; splits: {"train", "test": Source};
-    draws: how many the user asked for, or None; options: {protocol: {field: text}}; missing: a dict that is told what
-    the data do not allow, which is then left out, or None, and then that is an error.
+    encoders: {"trained", "untrained", of the weights that were kept or else of new ones: Encoder}; splits: {"train",
+    "test": Source}; draws: how many the user asked for, or None; options: {protocol: {field: text}}; missing: a dict
+    that is told what the data do not allow, which is then left out, or None, and then that is an error.
     """
 
     workdir: pathlib.Path
@@ -121,6 +123,9 @@ def of_run(folder, data=None, test=None, **more):
     encoders = {"trained": Encoder(folder)}
     if any(path.is_file() for path in (folder / "encoder/untrained.npz", folder / "untrained.npz")):
         encoders["untrained"] = Encoder(folder, "untrained")
+    else:
+        begin = lambda: [("untrained", initial(encoders["trained"], config["seed"]))]
+        encoders |= attempt("the untrained encoder", begin, more.get("missing"))
     if not (data or config["data"]["source"]):
         raise ValueError(f"{folder} is an encoder without a run: expected --data, the labelled images to learn from")
     opened = lambda spec: sources.open_source(
