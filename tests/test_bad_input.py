@@ -48,13 +48,13 @@ def test_no_labels_one_class_and_classes_that_training_has_not(name):
         protocol(subject(DIGITS.take(np.flatnonzero(DIGITS.labels != 3))))
 
 
-def test_a_class_with_one_image_is_too_few_for_more_shots_alone():
+def test_a_class_with_one_image_is_too_few_for_more_shots_alone(tmp_path):
     labels = np.where(DIGITS.labels == 9, 8, DIGITS.labels)
     labels[0] = 9
     rare = subject(labelled(labels), labelled(labels))
     with pytest.raises(ValueError, match="class 9 has 1 training examples; expected at least 5 per class"):
         table.find("fewshot")(rare)
-    rare = dataclasses.replace(rare, missing={})
+    rare = dataclasses.replace(rare, missing={}, workdir=tmp_path)
     vars(rare)["features"] = {"trained": {part: np.eye(10, dtype=np.float32)[labels] for part in ("train", "test")}}
     for name in ("linear", "fewshot"):
         assert table.find(name)(rare)[0]["mean"] > 0.95
