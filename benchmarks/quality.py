@@ -24,16 +24,15 @@ import traceback
 import jax
 import numpy as np
 
-from benchmarks import results
+from benchmarks import references, results
 from benchmarks.speed import Bench
-from jssl import compare, data, pages, probe
 from jssl import config as configs
+from jssl import data, pages, probe
 from jssl.encoder import Encoder
 from jssl.evals import frozen, tuned
 from jssl.evals.subject import Subject
 from jssl.experiment import fill
 from jssl.train import train
-from jssl.writers import read_metrics
 
 BATCH = 512  # of embedding
 PICKED = ("stderr", "penalty", "validation_accuracy", "grid")
@@ -109,17 +108,12 @@ def attempt(method, variant, seed, arguments):
 
 
 def write_reference(folder, method, variant, runs, workdir):
-    """FOLDER/METHOD-VARIANT.json, see `jssl.compare`: the curves' bands over the seeds. Nothing where one failed."""
+    """The curves' bands over the seeds, with the scores. Nothing where a run failed."""
     if any("failed" in run for run in runs):
         return
-    seeds = [run["config"]["seed"] for run in runs]
-    rows = [read_metrics(folder_of(workdir, method, variant, seed)) for seed in seeds]
+    workdirs = [folder_of(workdir, method, variant, run["config"]["seed"]) for run in runs]
     scores = {title: _mean([run["scores"][title] for run in runs]) for title in TASKS.values()}
-    made = {"method": method, "variant": variant, "seeds": seeds, "commit": runs[0]["commit"]}
-    made |= {"device": results.device(), "accuracy on test images, %": scores}
-    text = json.dumps({**made, "config": runs[0]["config"], "curves": compare.curves(rows)})
-    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    pathlib.Path(folder, f"{method}-{variant}.json").write_text(text.replace('"curves"', '\n"curves"') + "\n")
+    references.write(folder, f"{method}:{variant}", workdirs, **{"accuracy on test images, %": scores})
 
 
 def of_variant(sources, variant):

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import big_graph, collapse, graph_speed, graphs, quality, results, speed, visible
+from benchmarks import big_graph, collapse, graph_speed, graphs, quality, references, results, speed, visible
 from jssl import config as configs
 from jssl.evals import tuned
 from jssl.experiment import fill
@@ -176,6 +176,22 @@ def test_quality_trains_scores_says_how_and_keeps_what_it_scored(tmp_path, monke
     assert json.loads((tmp_path / "quality-tiny.json").read_text())["rows"] == [row]
     quality.main([*call, "--temperature", "0.2"])  # another question
     assert "failed: RuntimeError: trains again" in (tmp_path / "quality-tiny.md").read_text()
+
+
+def test_a_reference_is_the_band_of_its_seeds(tmp_path, monkeypatch):
+    def train(config, workdir):
+        workdir.mkdir(parents=True)
+        (workdir / "config.json").write_text(json.dumps({"config": configs.plain(config), "commit": "abc"}))
+        rows = [{"step": step, "loss": config.seed + step} for step in (1, 2)]
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return workdir
+
+    monkeypatch.setattr(references, "train", train)
+    folders = ["--folder", str(tmp_path / "out"), "--workdir", str(tmp_path / "runs")]
+    references.main(["--configs", "dgi:tiny", "--seeds", "3,5", *folders])
+    made = json.loads((tmp_path / "out" / "dgi-tiny.json").read_text())
+    assert (made["method"], made["variant"], made["seeds"], made["commit"]) == ("dgi", "tiny", [3, 5], "abc")
+    assert made["curves"] == {"loss": {"steps": [1, 2], "low": [4, 5], "high": [6, 7]}}
 
 
 def test_a_method_that_fails_loses_no_other(tmp_path, monkeypatch):

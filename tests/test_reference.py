@@ -35,7 +35,7 @@ def test_a_reference_has_bands_up_to_the_last_step(name):
         assert np.isfinite(low).all()
 
 
-def test_every_image_method_with_a_demo_has_one():
+def test_every_method_has_one():
     """But distillation, which needs another run first."""
-    without = {f"{name}-demo" for name in configs.experiments("image")} - REFERENCES.keys()
+    without = {f"{name}-demo" for name in configs.experiments()} - REFERENCES.keys()
     assert without == {"dinov2_distill-demo"}
