@@ -111,7 +111,7 @@ def test_a_table_of_another_size_is_read_as_one_that_was_trained_there():
 
 
 def test_an_unknown_kind_of_feed_forward_is_refused():
-    with pytest.raises(ValueError, match="ViT ffn is 'swiglufused', expected one of mlp, swiglu"):
+    with pytest.raises(ValueError, match="ViT ffn is 'swiglufused', expected one of mlp, quick_gelu, swiglu"):
         ViT(24, 1, 4, ffn="swiglufused")
 
 

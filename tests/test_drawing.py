@@ -151,7 +151,7 @@ def test_the_classes_of_a_graph_s_nodes_are_told_by_the_training_nodes_alone(tmp
     assert str(found["classifier"]) == name
     np.testing.assert_array_equal(np.flatnonzero(found["split"] == "test"), parts["test"])
     if task == "linear":
-        scored = graphs.linear("trained", digits.x, digits, 1, 0)
+        [scored] = graphs.linear("trained", digits.x, digits, 1, 0)
     else:
         of = lambda values: {part: values[rows] for part, rows in parts.items()}
         [scored] = frozen.evaluate(of(digits.x), of(digits.labels), protocols=["knn"])

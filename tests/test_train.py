@@ -193,7 +193,10 @@ def test_steps_per_call_divide_every_cadence_or_the_nearest_is_named(tmp_path, p
         ({"train__batch_size": 2048}, "digits has 1297 images, fewer than one batch: train.batch_size=2048"),
         ({"train__batch_size": 60}, "train.batch_size=60 cannot be cut into 1 micro-batches on 8 devices"),
         ({"optim__warmup": 8.0}, "optim.warmup is 8 steps, but training has 8: the warm-up must be shorter"),
-        ({"init_from": {"params/bodi": "x.npz"}}, "x.npz is no run directory, exported encoder or .npz file"),
+        (
+            {"init_from": {"params/bodi": "x.npz"}},
+            "x.npz is no run directory, exported encoder, .npz file or CLIP of transformers",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, overrides, message):
