@@ -10,7 +10,8 @@ from jssl import config as configs
 
 REFERENCES = {name: json.loads(path.read_text()) for name, path in compare.references().items()}
 # What a run begins with by its data and its device. Fields that are new have defaults that change nothing.
-CHOSEN = ("dtype", "method.rows", "train.per_epoch", "train.refresh_every", "train.steps_per_call")
+CHOSEN = ("dtype", "data.rows", "method.rows", "train.steps: ", "train.per_epoch", "train.refresh_every")
+CHOSEN += ("train.steps_per_call",)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -19,7 +20,7 @@ def test_a_reference_is_of_a_recipe_as_it_is_now(name):
     assert name == f"{band['method']}-{band['variant']}"
     now = configs.plain(configs.load(f"{band['method']}:{band['variant']}"))
     found = [line for line in compare.differences(band, now) if ": absent -> " not in line]
-    assert not [line for line in found if not line.startswith(CHOSEN)]
+    assert not [line for line in found if not (line.startswith(CHOSEN) and line.endswith(("-> None", "-> absent")))]
     assert compare.find(None, now)[0] == name
 
 
