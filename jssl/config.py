@@ -305,16 +305,14 @@ def with_fields(default, given):
 
     Raises ValueError for a field that is not there, with the near misses, or a value of another type than its own.
     """
-    config, hints = ConfigDict(dataclasses.asdict(default), type_safe=False), typing.get_type_hints(type(default))
-    made = {}
-    for name, text in given.items():
+    hints, made = typing.get_type_hints(type(default)), {}
+    for name, value in given.items():
         if name not in hints:
             raise ValueError(f"{name}: there is no such field{nearest(name, hints)}")
         hint = hints[name]
-        if isinstance(text, str) and typing.get_args(hint)[1:] == (...,):
-            text = f"{text.strip('()[] ')},"  # a single number is a tuple of one
-        override(config, name, text)
-        value = config[name]
+        if isinstance(value, str) and typing.get_args(hint)[1:] == (...,):
+            value = f"{value.strip('()[] ')},"  # a single number is a tuple of one
+        value = _typed(name, value, getattr(default, name))
         made[name] = value = tuple(value) if isinstance(value, list) else value
         if not _fits(value, hint):
             expected = str(hint).replace(" | ", " or ") if typing.get_args(hint) else hint.__name__

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from jssl.config import nearest
-from jssl.evals import fewshot, kept, knn, linear
+from jssl.evals import fewshot, kept, knn, linear, table
 from jssl.evals.labels import by_class, check, check_classes, check_labels, per_class, share
 from jssl.evals.scores import attempt, entry, title
 
@@ -36,9 +36,6 @@ class LinearSgd:
 @dataclasses.dataclass(frozen=True)
 class FewShot:
     shots: tuple[int, ...] = (1, 5, 10)  # labelled images per class
-
-
-SETTINGS = {"knn": Knn, "linear": Linear, "linear-sgd": LinearSgd, "fewshot": FewShot}
 
 
 def evaluate(
@@ -136,7 +133,7 @@ def of(subject, name):
 def asked(subject, name):
     """What `evaluate` takes for one protocol, of the user's settings and the run's config."""
     measure = subject.config["eval"]
-    default = Knn(measure["k"], measure["temperature"]) if name == "knn" else SETTINGS[name]()
+    default = Knn(measure["k"], measure["temperature"]) if name == "knn" else table.settings(name)
     return dataclasses.asdict(subject.settings(name, default))
 
 

@@ -50,12 +50,13 @@ def check_classes(train, test, classes):
 def per_class(names, labels, count, draws):
     """`count` rows of every class that occurs, by a hash of the examples' names -> int64 [draws, classes * count], each
     draw sorted. The same for every method, seed and order of the rows; those of a smaller count are among them."""
-    _, starts, sizes = np.unique(np.sort(labels), return_index=True, return_counts=True)
+    classes, sizes = np.unique(labels, return_counts=True)
     if sizes.min() < count:
-        least = np.sort(labels)[starts[sizes.argmin()]]
-        raise ValueError(f"class {least} has {sizes.min()} training examples; expected at least {count} per class")
+        raise ValueError(
+            f"class {classes[sizes.argmin()]} has {sizes.min()} training examples; expected at least {count} per class"
+        )
     keys, rows = np.array([_hash(str(name)) for name in names], np.uint64), []
-    first = (starts[:, None] + np.arange(count)).ravel()
+    first = ((np.cumsum(sizes) - sizes)[:, None] + np.arange(count)).ravel()
     for draw in range(draws):
         place = np.lexsort((_mixed(keys ^ np.uint64(_hash(f"draw {draw}"))), labels))
         rows.append(np.sort(place[first]))

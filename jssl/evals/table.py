@@ -52,6 +52,11 @@ def find(name):
     return pkgutil.resolve_name(PROTOCOLS[name])
 
 
+def settings(name):
+    """What a protocol that has any is set to."""
+    return pkgutil.resolve_name(SETTINGS[name])()
+
+
 def check(options, names):
     """Raises ValueError where options, {protocol: {field: value or text}}, are not of the protocols that are asked for,
     `names`, or not of their settings."""
@@ -64,6 +69,6 @@ def check(options, names):
         if name not in SETTINGS:
             raise ValueError(f"{first}: {name} has no settings")
         try:
-            with_fields(pkgutil.resolve_name(SETTINGS[name])(), given)
+            with_fields(settings(name), given)
         except ValueError as error:
             raise ValueError(f"--{name}.{error}") from None
