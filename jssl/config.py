@@ -23,7 +23,7 @@ def base():
     """The skeleton that every config shares. A field that is None is chosen from the data and the device."""
     return ConfigDict(
         {
-            "modality": "image",  # of the examples: image or graph
+            "modality": "image",  # of the examples, see `jssl.modalities`
             "seed": 0,
             "dtype": None,  # compute: "bfloat16" on accelerators, "float32" on CPU; parameters are always float32
             "log_every": 50,

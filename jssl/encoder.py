@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jssl import config as configs
-from jssl import data
+from jssl import data, modalities
 from jssl.sharding import make_mesh, nested, path_of, put, replicated, rows_here
 from jssl.transforms import normalised
 
@@ -36,7 +36,8 @@ class Encoder:
         network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))
         self.method = configs.build(self.config["method"], encoder=network)
         self.preprocess = configs.build(self.config["preprocess"])
-        self.channels = self.config["channels"]
+        self.modality = self.config["modality"]
+        self.channels = self.config.get("channels")  # of images
         mesh = make_mesh()
         self.embedder = embedder(self.method, self.preprocess, mesh)
         arrays = dict(np.load(folder / f"{weights}.npz"))
@@ -55,12 +56,9 @@ class Encoder:
     def embed(self, source, batch_size=256, workers=0):
         """The features of every row of a source, float32 [N, D]; of one graph, sampled where it was so in training.
 
-        Raises ValueError for a source of another modality, or graphs with other features.
+        Raises ValueError for a source of another modality, or examples with other channels or features.
         """
-        self._check(source)
-        sample = self.config.get("sample")
-        if sample and source.modality == "graph" and source.single:
-            source = data.sample(source, **sample)
+        source = self._ready(source)
         return embed(self.embedder, self.params, self.carry, source, self.preprocess, batch_size, workers)
 
     def pools(self, source, last=4, batch_size=256, workers=0):
@@ -70,7 +68,7 @@ class Encoder:
 
         Tokens are normalised over their dimensions, as by a final layer norm without scale and offset.
         """
-        self._check(source)
+        source = self._ready(source)
         run = embedder(self.method, self.preprocess, self.embedder.mesh, lambda out: pools(out, last))
         return embed(run, self.params, self.carry, source, self.preprocess, batch_size, workers)
 
@@ -93,64 +91,56 @@ class Encoder:
             found["attention"] = shares.reshape(*shares.shape[:2], side, side)
         return found
 
-    def _check(self, source):
-        modality = "graph" if self.channels is None else "image"
-        if source.modality != modality:
+    def _ready(self, source):
+        """A source as the encoder takes it. ValueError for one of another modality."""
+        if source.modality != self.modality:
             raise ValueError(
                 f"{source.spec} holds {source.contents}, but the encoder was trained on data of another kind: expected "
-                f"a source of modality {modality!r}"
+                f"a source of modality {self.modality!r}"
             )
-        features = self.config.get("features")
-        if features and source.x.shape[1] != features:
-            raise ValueError(
-                f"{source.spec} has nodes of {source.x.shape[1]} features; expected {features}, as the encoder was "
-                "trained on"
-            )
+        return modalities.find(self.modality).ready(source, self.config)
 
 
 def embedder(method, preprocess, mesh, read=lambda out: out["features"]):
-    """A compiled (params, carry, batch) -> features [N, D] on every device, or what else is to be read of `embed`."""
+    """A compiled (params, carry, batch, leading) -> the examples' numbers int [...], -1 for padding, and their features
+    [..., D], or what else is to be read of `embed`, on every device."""
 
     def features(params, carry, batch):
-        return read(method.embed(params, carry, preprocess(batch)))
+        return batch["index"], read(method.embed(params, carry, preprocess(batch)))
 
     compiled = jax.jit(features, out_shardings=replicated(mesh))
 
-    def run(params, carry, batch, batch_size):
+    def run(params, carry, batch, leading):
         with jax.set_mesh(mesh):
-            return compiled(params, carry, put(mesh, batch, batch_size))
+            return compiled(params, carry, put(mesh, batch, leading))
 
     run.mesh = mesh
     return run
 
 
 def embed(run, params, carry, source, preprocess, batch_size, workers=0):
-    """The features of every row of `source`, float32 [N, D], on every process, see `gathered`. run: from `embedder`; of
-    several things read, a tree of them."""
-    if source.modality == "graph":
-        return _of_graphs(run, params, carry, source, batch_size, workers)
+    """The features of every row of `source`, or of every node of one graph, float32 [N, D], on every process, see
+    `gathered`. run: from `embedder`; of several things read, a tree of them."""
     devices = run.mesh.size
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
-    batches = source.every(
-        batch_size=batch_size,
-        rows=rows_here(run.mesh, batch_size),
-        workers=workers,
-        **preprocess.reads,
-    )
-    return gathered((run(params, carry, {"image": batch["image"]}, batch_size) for batch in batches), len(source))
+    leading = source.leading(batch_size, devices)
+    how = {"leading": leading, "rows": rows_here(run.mesh, leading), "workers": workers, **preprocess.reads}
+    batches = source.every(batch_size=batch_size, **how)
+    return gathered((run(params, carry, batch, leading) for batch in batches), source.examples)
 
 
 def gathered(batches, rows):
-    """Trees of arrays [b, ...], one after the other, as a tree of arrays [rows, ...] without what is beyond them: in
-    memory or, those of more than `HELD` bytes, in files that go with them."""
-    found, at = None, 0
-    for batch in batches:
-        batch = jax.tree.map(np.asarray, batch)
+    """Batches of (numbers int [...], -1 for padding, tree of arrays [..., *]) as a tree of arrays [rows, *], each row
+    at its number: in memory or, those of more than `HELD` bytes, in files that go with them."""
+    found = None
+    for index, batch in batches:
+        index, batch = np.asarray(index), jax.tree.map(np.asarray, batch)
+        there = index >= 0
+        batch = jax.tree.map(lambda x, there=there: x[there], batch)
         if found is None:
             found = jax.tree.map(lambda x: _room((rows, *x.shape[1:]), x.dtype), batch)
         for place, x in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
-            place[at : at + len(x)] = x[: rows - at]
-        at += len(x)
+            place[index[there]] = x
     return found
 
 
@@ -174,32 +164,6 @@ def pools(out, last):
     return found
 
 
-def _of_graphs(run, params, carry, graphs, batch_size, workers):
-    """The features of the nodes of one graph, or of every one of several graphs."""
-    if graphs.single:
-        found = np.asarray(run(params, carry, graphs.arrays, 1))  # [1, n, D]
-        if found.shape[:2] != (1, graphs.examples):
-            raise ValueError(
-                f"{graphs.spec} holds one graph, whose nodes are the examples, but the encoder embeds graphs; expected "
-                "encoder.pool=None"
-            )
-        return found[0]
-    rows, features = run.mesh.size, None
-    here = rows_here(run.mesh, rows)
-    for batch in graphs.every(batch_size=batch_size, leading=rows, rows=np.arange(rows), workers=workers):
-        index = batch["index"]
-        found = np.asarray(run(params, carry, {name: x[here] for name, x in batch.items()}, rows))
-        if found.shape[:2] != index.shape:
-            pool = "first" if isinstance(graphs, data.Sampled) else "mean"
-            raise ValueError(
-                f"{graphs.spec} holds graphs, but the encoder embeds nodes; expected encoder.pool={pool!r}"
-            )
-        if features is None:
-            features = np.empty((len(graphs), found.shape[-1]), found.dtype)
-        features[index[index >= 0]] = found[index >= 0]
-    return features
-
-
 def export(workdir, config, method, preprocess, params, carry, source, weights="weights"):
     """Writes to WORKDIR/encoder what `method.embed` reads, and the config that rebuilds it."""
     folder = pathlib.Path(workdir) / FOLDER
@@ -211,11 +175,9 @@ def export(workdir, config, method, preprocess, params, carry, source, weights="
     folder.mkdir(parents=True, exist_ok=True)
     parts = {section: configs.plain(config[section]) for section in ("method", "encoder", "preprocess")}
     empty = _empty({"params": params, "carry": carry})
-    sample = {"kind": config.data.sample, **{key: configs.plain(config.data[key]) for key in ("fanouts", "walks")}}
-    features = source.x.shape[1] if source.modality == "graph" else None
-    more = {"dtype": config.dtype, "channels": source.channels, "features": features}
-    more["sample"] = sample if sample["kind"] else None
-    text = json.dumps({**parts, **more, "empty": empty}, indent=2)
+    example = modalities.find(source.modality).example(source, configs.plain(config.data))
+    content = {"modality": source.modality, **example, **parts, "dtype": config.dtype, "empty": empty}
+    text = json.dumps(content, indent=2)
     (folder / "config.json").write_text(text + "\n")
     np.savez(folder / f"{weights}.npz", **arrays)
 

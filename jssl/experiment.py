@@ -12,14 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import jssl
-from jssl import data, probe, watch
-from jssl.config import build, complete
-from jssl.evals import links
-from jssl.evals.labels import share
+from jssl import data, modalities, probe, watch
+from jssl.config import build
 from jssl.method import Method, Time
 from jssl.optim import optimizer, schedule
 from jssl.start import ENCODER
@@ -28,7 +25,6 @@ RESIDENT_SHARE = 0.25  # of a device's memory that images may take
 RESIDENT_CPU = 2**30  # bytes, where a device does not tell its memory
 IMAGES = {True: 20e6, False: 150e3}  # seen in a run whose length nobody chose, with and without an accelerator
 PARTS = {"log_every": 100, "eval.every": 10, "checkpoint.every": 5}  # of a run, where a cadence is None
-SAMPLE = 64  # images whose size is looked at
 CADENCES = ("log_every", "train.refresh_every", "eval.every", "checkpoint.every")
 
 
@@ -44,36 +40,8 @@ class Experiment(NamedTuple):
 
 
 def open_data(config):
-    """The training source of a config: what `config.data` says, cleaned, cut, weighted and sampled."""
-    fields = config.data
-    if config.modality == "graph":
-        for name, default in ("share", 1), ("eval_source", None):
-            if fields[name] != default:
-                raise ValueError(f"data.{name}={fields[name]!r} is for images; expected {default} with graphs")
-        source, _, _ = open_graph(fields, config.seed)
-        if source.modality == "graph" and fields.centrality is not None:
-            source = source.weighted(fields.centrality)
-        return source if fields.sample is None else data.sample(source, fields.sample, fields.fanouts, fields.walks)
-    source = data.open_source(fields.source, channels=fields.channels, max_bad=fields.max_bad)
-    return labelled_part(source, fields.share, config.seed)
-
-
-def open_graph(fields, seed):
-    """The graphs of a config's `data`, and the pairs of nodes to tell apart, [P, 2] with and [P, 2] without an edge,
-    or None and None: edges that are held out are not in the graph."""
-    source = data.open_source(fields["source"])
-    if source.modality != "graph" or not fields["held_edges"]:
-        return source, None, None
-    return links.without(source, fields["held_edges"], seed)
-
-
-def labelled_part(source, part, seed):
-    """The source of the rounded `part` of every class, drawn by the seed; the whole source where `part` is 1."""
-    if part == 1:
-        return source
-    if source.labels is None:
-        raise ValueError(f"data.share={part} is of every class, but {source.spec} has no labels")
-    return source.take(np.flatnonzero(share(source.labels, part, np.random.default_rng(seed))))
+    """The training source of a config: what `config.data` says, for its modality."""
+    return modalities.find(config.modality).open_data(config.data, config.seed)
 
 
 def prepare(config, source=None):
@@ -129,16 +97,7 @@ def fill(config, source, devices=None):
             f"{source.spec} holds {source.contents}, but {config.method.name} is trained on data of another kind: "
             f"expected a source of modality {config.modality!r}"
         )
-    if source.modality == "graph":
-        complete(config)
-        if config.data.sample and config.encoder.get("pool", "") is None:
-            choose("encoder.pool", "first", "graphs are sampled around their first nodes")
-        choose("train.batch_size", min(n, 128), source.contents)
-        pieces = config.train.accumulate * len(devices)
-        rows = 1 if config.train.batch_size % pieces else pieces
-        choose("data.rows", rows, f"{len(devices)} devices")
-    else:
-        _of_images(config, source, choose, accelerator, device)
+    modalities.find(config.modality).fill(config, source, choose, devices)
 
     train = config.train
     train.per_epoch = n / train.batch_size
@@ -162,33 +121,13 @@ def fill(config, source, devices=None):
     return config, list(chosen.values())
 
 
-def _of_images(config, source, choose, accelerator, device):
-    """What is chosen for images alone: their size, the network and the batch."""
-    n = len(source)
-    if config.augment.get("size", 0) is None:
-        choose("augment.size", *_size(source, accelerator))
-    size = config.augment.get("size", 32)
-    choose("preprocess.size", size, "that of the views")
-    if config.encoder.name is None:
-        for key, value in _encoder(size, accelerator).items():
-            choose(f"encoder.{key}", value, f"images of {size} pixels on a {device}")
-    complete(config)
-    for path, value in _transformer(size, n, accelerator).items():
-        section, _, key = path.partition(".")
-        if config[section].get(key, 0) is None:
-            choose(path, value, f"{n:,} images of {size} pixels on a {device}")
-    choose("train.batch_size", _batch_size(n, size, accelerator), f"{n:,} images of {size} pixels")
-
-
 def check(config, source, devices):
     """One line for each thing that cannot be."""
     train, calls = config.train, config.train.steps_per_call
     watch.check(config.watch)
     if not 0 <= config.init.warmup < 1:
         raise ValueError(f"init.warmup={config.init.warmup}; expected a share of the steps, from 0 to below 1")
-    if source.modality == "graph" and source.single != (config.encoder.get("pool") is None):
-        expected = "None: nodes are the examples" if source.single else "sum, mean or max: graphs are the examples"
-        raise ValueError(f"{source.spec} holds {source.contents}: expected encoder.pool to be {expected}")
+    modalities.find(config.modality).check(config, source)
     if len(source) < train.batch_size:
         raise ValueError(
             f"{config.data.source} has {len(source)} {source.modality}s, fewer than one batch: "
@@ -259,57 +198,6 @@ def _probe(config, source):
         return []
     classes = probe.classes_of(config, source)
     return [f"online probe on {classes} classes" if classes else "no online probe: it needs labels of two classes"]
-
-
-def _size(source, accelerator):
-    """A multiple of 16 near the median short side, up to what the device trains in reasonable time -> size, why."""
-    most = 224 if accelerator else 48
-    if source.shape is not None:
-        short = min(source.shape[:2])
-    else:
-        rows = np.linspace(0, len(source) - 1, min(len(source), SAMPLE)).astype(int)
-        short = np.median([min(side) for row in rows if (side := _sides(source, row))] or [most])
-    return max(16, min(most, round(short / 16) * 16)), f"short sides of about {short:.0f} pixels"
-
-
-def _sides(source, row):
-    """(width, height) from the file's header, or None if it cannot be read."""
-    try:
-        return source.open(row).size
-    except data.BadImage:
-        return None
-
-
-def _encoder(size, accelerator):
-    """The encoder's fields where none is named."""
-    if not accelerator:
-        return {"name": "jssl.nets.conv:convnet"}
-    if size <= 64:
-        return {"name": "jssl.nets.resnet:resnet18", "stem": "cifar"}
-    return {"name": "jssl.nets.resnet:resnet50"}
-
-
-def _transformer(size, n, accelerator):
-    """Fields of a ViT and of what reads its tokens, where they are None: 36 to 64 patches on a CPU, up to 196
-    elsewhere."""
-    dim, depth, heads = (128, 4, 4) if not accelerator else (384, 12, 6) if n < 300_000 else (768, 12, 12)
-    patch = min(16, 2 ** int(math.log2(size / (8 if accelerator else 6))))
-    shape = lambda name, *values: dict(zip((f"{name}dim", f"{name}depth", f"{name}heads"), values))
-    return {
-        **shape("encoder.", dim, depth, heads),
-        "encoder.patch": patch,
-        **shape("method.decoder_", *((512, 8, 16) if accelerator else (64, 2, 4))),
-        **shape("method.predictor_", dim // 2, depth // 2, heads),
-        "method.mask_size": 2 * patch,
-        "method.cell": min(patch, 8),
-        "method.early": 3 * depth // 4,
-    }
-
-
-def _batch_size(n, size, accelerator):
-    """A power of two, with at least 4 batches in the data, that leaves room on a device of 40 GB."""
-    most = 512 if accelerator and size <= 32 else 128 if size > 128 else 256
-    return max(2, min(most, 2 ** int(math.log2(max(n / 4, 2)))))
 
 
 def _epochs(n, accelerator):

@@ -32,8 +32,8 @@ def search(workdir, index, queries, count=10, out="search.html"):
     if count < 1:
         raise ValueError(f"--count {count}: expected a whole number of at least 1")
     encoder = Encoder(workdir)
-    if encoder.channels is None:
-        raise ValueError(f"{workdir} holds an encoder of graphs; expected one of images")
+    if encoder.modality != "image":
+        raise ValueError(f"{workdir} holds an encoder of {encoder.modality}s; expected one of images")
     pictures = [_opened(path, encoder.channels) for path in queries]
     source = data.open_source(index, channels=encoder.channels)
     if source.modality != "image":

@@ -7,7 +7,7 @@ import shlex
 
 import numpy as np
 
-from jssl import cost, figures
+from jssl import cost, figures, modalities
 from jssl.evals.scores import LEVEL, WIDE, title
 
 ENCODERS = {"trained": "trained encoder", "untrained": "same encoder, untrained", "pixels": "raw pixels"}
@@ -18,9 +18,7 @@ MISSING = {
     "Map of the embeddings": "jssl eval --workdir {}",
     "Views": "jssl train --workdir {}",
 }
-
-
-PICTURES = {"Nearest neighbours", "Views"}  # of images alone
+PICTURES = {"Nearest neighbours", "Views"}  # of what can be drawn
 
 
 def escape(value):
@@ -250,7 +248,7 @@ def run(config):
 
 def missing(workdir, titles, modality):
     command = lambda title: escape(MISSING[title].format(shlex.quote(str(workdir))))
-    of_all = MISSING.keys() - (PICTURES if modality != "image" else set())
+    of_all = MISSING.keys() - (set() if modalities.find(modality).sheet else PICTURES)
     titles = [title for title in titles if title in of_all]  # the others are not of every run
     lines = "".join(f"<li>{title}: <code>{command(title)}</code></li>" for title in titles)
     lead = "<h2>Not made yet</h2><p>What has no data in this run, and the command that makes it.</p>"

@@ -14,8 +14,7 @@ from jax.experimental import multihost_utils
 from PIL import Image
 
 from jssl import config as configs
-from jssl import cost, encoder, health
-from jssl.augment.image import views_sheet
+from jssl import cost, encoder, health, modalities
 from jssl.checkpoint import Checkpoints, checkpoint_steps, fill
 from jssl.evals.knn import knn
 from jssl.experiment import CADENCES, open_data, preflight, prepare, provenance
@@ -57,7 +56,7 @@ class Run:
 
     def __init__(self, config, source, mesh, workdir):
         self.config, self.source, self.mesh, self.workdir = config, source, mesh, workdir
-        self.experiment = prepare(config, source)
+        self.modality, self.experiment = modalities.find(config.modality), prepare(config, source)
         self.rng_init, self.rng, self.rng_refresh = jax.random.split(jax.random.key(config.seed), 3)
         self.feed = Feed(
             source,
@@ -260,16 +259,14 @@ class Run:
         return float(found["accuracy"])
 
     def draw_views(self, writer):
-        """views.png: the first batch as the method sees it, of images."""
-        if jax.process_index() or self.source.modality != "image":
-            return
-        sheet = self.draw("views", self.first_views())
-        writer.image("views", sheet, 0)
+        """views.png: the first batch as the method sees it, of a modality that can be drawn."""
+        if self.modality.sheet and not jax.process_index():
+            writer.image("views", self.draw("views", self.first_views()), 0)
 
     def draw_reconstructions(self, state):
         """reconstructions.png: the same images, what the encoder sees of them, and what the method makes of that; by
         methods that do, in a single process."""
-        if jax.process_count() > 1 or self.source.modality != "image":
+        if jax.process_count() > 1 or not self.modality.sheet:
             return
         x, reconstruct = self.first_views()["image"][:, 0], jax.jit(self.experiment.method.reconstruct)
         with jax.set_mesh(self.mesh):
@@ -284,7 +281,7 @@ class Run:
 
     def draw(self, name, views):
         """NAME.png; -> the picture."""
-        sheet = views_sheet(views, self.experiment.augment.mean, self.experiment.augment.std)
+        sheet = self.modality.sheet(self.experiment.augment, views)
         Image.fromarray(sheet.squeeze()).save(self.workdir / f"{name}.png")
         return sheet
 
@@ -333,15 +330,9 @@ def probe_rows(source, rows, seed):
     None without labels. Of graphs, the nodes or graphs that a split trains on, or all labelled ones."""
     if source.labels is None or len(np.unique(source.labels)) < 2:
         return None
-    draw = np.random.default_rng(seed).permutation
-    if source.modality == "graph":
-        chosen = draw(np.flatnonzero(source.train_labels >= 0))[:rows]
-        if source.single:
-            return source, chosen, len(chosen) * 4 // 5
-    else:
-        chosen = draw(len(source))[:rows]
+    chosen = np.random.default_rng(seed).permutation(np.flatnonzero(source.train_labels >= 0))[:rows]
     part = source.take(chosen)
-    return part, slice(None), len(part) * 4 // 5
+    return part, chosen if part is source else slice(None), len(chosen) * 4 // 5  # of one graph all is taken
 
 
 def width(out):

@@ -178,7 +178,7 @@ def few_labels(path, train):
 
 def test_a_graph_of_two_training_nodes_per_class_is_scored_and_drawn_by_the_same_probe(tmp_path):
     config = few_labels(tmp_path, [0, 1, 2, 3])
-    (score, _), _ = graphs.evaluate(tmp_path, {"trained": Raw()}, config, asked=("linear",))
+    (score, _), _ = graphs.of_encoders(tmp_path, {"trained": Raw()}, config, asked=("linear",))
     found = dict(np.load(tmp_path / "graph.npz"))
     assert [np.sum(found["split"] == part) for part in ("train", "val", "test")] == [4, 20, 50]
     assert np.mean((found["predicted"] == found["label"])[30:]) == score["mean"]
@@ -186,7 +186,7 @@ def test_a_graph_of_two_training_nodes_per_class_is_scored_and_drawn_by_the_same
 
 def test_scores_are_kept_where_no_classifier_can_draw(tmp_path):
     config = few_labels(tmp_path, [0, 2])  # of one class
-    scores, _ = graphs.evaluate(tmp_path, {"trained": Raw()}, config, asked=("cluster",))
+    scores, _ = graphs.of_encoders(tmp_path, {"trained": Raw()}, config, asked=("cluster",))
     assert scores
     assert not (tmp_path / "graph.npz").exists()
 

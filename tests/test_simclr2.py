@@ -16,10 +16,10 @@ from jssl.encoder import Encoder
 from jssl.evals.labels import share
 from jssl.evals.run import SEEN, evaluate
 from jssl.evals.subject import config_of, learns_labels
-from jssl.experiment import labelled_part
 from jssl.losses import info_nce, nt_xent
 from jssl.method import LABELS, Time
 from jssl.methods.simclr2 import Distilled, FineTuned, SimCLRv2, distillation
+from jssl.modalities.image import labelled_part
 from jssl.nets.mlp import MLP
 from jssl.nets.net import apply_net
 from jssl.sharding import make_mesh

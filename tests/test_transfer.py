@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jssl import data
-from jssl.evals import frozen, run, scores, transfer
-from jssl.evals.subject import of_run
+from jssl.evals import frozen, images, run, scores, transfer
+from jssl.evals.subject import config_of, of_run
 
 HOW = {"data": "digits@[:120]", "test": "digits@test[:40]"}
 
@@ -94,6 +94,8 @@ def test_what_cannot_be_is_said_in_one_line(workdir, tmp_path):
 
 
 def test_a_protocol_that_was_not_asked_for_is_left_out_under_its_own_name(workdir):
-    found, said, *_ = run.of_images(workdir, ("transfer",), None, None, HOW["data"], HOW["test"], {})
+    config = config_of(workdir)
+    config["eval"]["protocols"] = "transfer"
+    found, said, *_ = images.evaluate(workdir, config, data=HOW["data"], test=HOW["test"])
     assert not found
     assert said["left out"]["transfer"].startswith("transfer needs the sets to go to: ")

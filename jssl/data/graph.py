@@ -116,9 +116,11 @@ class Graphs:
         )
 
     def every(self, *, batch_size, leading, rows, workers=0):
-        """One pass over the graphs, in an order of its own: batches with 'index', -1 for padding; a graph is one."""
+        """One pass over the graphs, in an order of its own: batches with 'index', the numbers of the examples, -1 for
+        padding; a single graph is one."""
         if self.single:
-            return Batches([self.arrays])
+            numbers = np.arange(self.examples, dtype=np.int32)[None]
+            return Batches({**graph, "index": numbers} for graph in [self.arrays])
         return Batches(packs.every(self, batch_size=batch_size, leading=leading, rows=rows))
 
     def take(self, which):

@@ -46,6 +46,11 @@ class Source:
         return len(self.names)
 
     @property
+    def examples(self):
+        """How many rows features have."""
+        return len(self)
+
+    @property
     def contents(self):
         """How much there is, for people."""
         return f"{len(self):,} images"

@@ -7,12 +7,14 @@ import numpy as np
 from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
+from jssl.encoder import Encoder
 from jssl.evals import cluster, frozen, links, nodes, rank, svm
 from jssl.evals.kept import identity, on
 from jssl.evals.labels import by_class, share
-from jssl.evals.scores import attempt, entry, timed, title
+from jssl.evals.scores import Scored, attempt, entry, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
-from jssl.experiment import open_graph
+from jssl.evals.table import ALL
+from jssl.modalities.graph import open_graph
 
 OF_NODES = ("knn", "linear", "fewshot", "cluster", "links", "rank")
 OF_GRAPHS = ("svm", "knn", "cluster", "rank")
@@ -22,7 +24,20 @@ RAW = "raw features"
 UNPAIRED = {rank.of_pairs(): "it is of images alone: two views of a graph need not hold the same nodes"}
 
 
-def evaluate(workdir, encoders, config, asked=None, draws=None, data=None):
+def evaluate(workdir, config, protocol=None, draws=None, data=None, test=None, options=None):
+    """-> `Scored`; without scores and with a text, where there are no labels. Arguments: see `jssl.evals.run`."""
+    if options:
+        name, given = next(iter(options.items()))
+        raise ValueError(f"--{name}.{next(iter(given))}: the protocols of graphs have no settings")
+    if test:
+        raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
+    asked = tuple(protocol.split(",")) if protocol and protocol != ALL else None
+    encoders = {name: Encoder(workdir, of) for name, of in (("trained", "weights"), ("untrained", "untrained"))}
+    scores, said = of_encoders(workdir, encoders, config, asked, draws, data)
+    return Scored(scores, said, encoders["trained"])
+
+
+def of_encoders(workdir, encoders, config, asked=None, draws=None, data=None):
     """-> scores as of `jssl.evals.frozen.evaluate`, what to say of the data; nothing and a text without labels.
 
     asked: of one graph, of `OF_NODES`: "linear" is logistic regression on the splits that come with it, or on `draws`

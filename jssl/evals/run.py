@@ -1,17 +1,17 @@
 """`jssl eval` and `jssl embed`: runs against their untrained selves and raw pixels, and features to keep."""
 
-import functools
 import pathlib
+import pkgutil
 
 import numpy as np
 
 from jssl import data as sources
+from jssl import modalities
 from jssl.encoder import Encoder
-from jssl.evals import graphs, kept, table
+from jssl.evals import kept
 from jssl.evals import scores as of_scores
 from jssl.evals.comparison import compare_runs, other_protocols
-from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
-from jssl.evals.subject import BATCH, config_of, learns_labels, of_run
+from jssl.evals.subject import BATCH, config_of
 from jssl.experiment import provenance
 
 SEEN = "the encoder was trained on images of this test set with their labels: expected others, --test"
@@ -29,64 +29,22 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     source a fifth of the labelled images is held out; where they are those of the run, the encoder has seen them, and
     it is said whether with their labels. options: {protocol: {field of its settings: value or text}}.
     """
-    workdir = pathlib.Path(workdir)
-    asked = tuple(protocol.split(",")) if protocol and protocol != table.ALL else None
+    workdir, config = pathlib.Path(workdir), config_of(workdir)
     if draws is not None and draws < 1:
         raise ValueError(f"--draws {draws}: expected at least 1")
-    config, options = config_of(workdir), options or {}
-    if config["modality"] == "graph":
-        if options:
-            name, given = next(iter(options.items()))
-            raise ValueError(f"--{name}.{next(iter(given))}: the protocols of graphs have no settings")
-        if test:
-            raise ValueError(f"--test {test}: test nodes come with a graph, as a split of it; expected --data alone")
-        encoders = {"trained": Encoder(workdir), "untrained": Encoder(workdir, "untrained")}
-        scores, said = graphs.evaluate(workdir, encoders, config, asked, draws, data)
-        subject, trained = None, encoders["trained"]
-    else:
-        own = config["eval"].get("protocols") or table.DEFAULT
-        names = table.PROTOCOLS if protocol == table.ALL else asked or tuple(own.split(","))
-        table.check(options, names)
-        scores, said, subject = of_images(workdir, names, asked, draws, data, test, options)
-        trained = subject.encoders["trained"]
-    if isinstance(said, str):
-        return said
-    used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scores))
-    described = {"protocols": protocol or used, "seed": config["seed"], "data": said}
-    described["weights"] = kept.digest(trained.folder / "weights.npz")
-    found = kept.write(workdir, scores, described, provenance(), **(subject.tested if subject else {}))
-    if subject and subject.labelled:
-        save_mistakes(workdir, kept.read(workdir), subject.splits["test"], subject.splits["train"].label_names)
+    score = pkgutil.resolve_name(modalities.find(config["modality"]).EVALUATE)
+    scored = score(workdir, config, protocol=protocol, draws=draws, data=data, test=test, options=options)
+    if isinstance(scored.said, str):
+        return scored.said
+    used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scored.scores))
+    described = {"protocols": protocol or used, "seed": config["seed"], "data": scored.said}
+    described["weights"] = kept.digest(scored.encoder.folder / "weights.npz")
+    found = kept.write(workdir, scored.scores, described, provenance(), **scored.tested)
+    if scored.show:
+        scored.show(kept.read(workdir))
     same = [f"{of_scores.title(one['task'])}: {one['words']}" for one in found if one["p"] >= of_scores.LEVEL]
-    seen = [SEEN] if said.get("encoder_saw_their_labels") else []
-    return "\n".join([of_scores.table(scores, said.get("left out")), *seen, *same])
-
-
-def of_images(workdir, names, asked, draws, data, test, options):
-    """-> scores, what to say of the data, the `Subject`; or no scores and a text, where there are no labels.
-
-    names: of protocols; asked: those that the user named, of which each is to give something, or None.
-    """
-    protocols = {name: table.find(name) for name in names}
-    subject = of_run(workdir, data, test, draws=draws, options=options, missing=(missing := {}))
-    save_pictures(workdir, subject.embedded("trained", "test"), subject.splits["test"])
-    save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
-    said = {part: source.spec for part, source in subject.splits.items()}
-    said["encoder_saw_test_images"] = seen = said["test"] == subject.config["data"]["source"]
-    if seen and learns_labels(subject.encoders["trained"].method, subject.config, subject.splits["test"]):
-        said["encoder_saw_their_labels"] = True
-    if not asked and not subject.labelled and names is not table.PROTOCOLS:
-        found = {name: subject.embedded(name, "train") for name in subject.encoders}
-        return [], unlabelled(workdir, found, said["train"]), subject
-    scores = []
-    for name, protocol in protocols.items():
-        known = len(missing)
-        measure = functools.partial(of_scores.timed, name, functools.partial(protocol, subject))
-        found = of_scores.attempt(name, measure, None if asked else missing)
-        if asked and not found and len(missing) > known:  # nothing is left of what was asked for
-            raise ValueError(list(missing.values())[-1])
-        scores += found
-    return scores, {**said, **({"left out": missing} if missing else {})}, subject
+    seen = [SEEN] if scored.said.get("encoder_saw_their_labels") else []
+    return "\n".join([of_scores.table(scored.scores, scored.said.get("left out")), *seen, *same])
 
 
 def side_by_side(workdirs, **how):

@@ -1,6 +1,8 @@
 """Scores: a mean with its errors, tests of two against each other, the table that people read."""
 
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -49,6 +51,21 @@ TITLES = {
     "link-auc": "links, AUC",
     "link-ap": "links, AP",
 }
+
+
+class Scored(NamedTuple):
+    """What a modality's evaluation found, see `jssl.evals.run.evaluate`.
+
+    scores: list of `entry`; said: of the data, {name: JSON value}, or without scores a text for the user; encoder: the
+    trained one; tested: `test`, `labels` and `rows` of `jssl.evals.kept.write`; show: given what `jssl.evals.kept.read`
+    gives, draws what else the report is to show.
+    """
+
+    scores: list
+    said: dict | str
+    encoder: Any
+    tested: dict = {}
+    show: Callable | None = None
 
 
 def entry(

@@ -145,7 +145,7 @@ def config_of(folder):
     content = json.loads(path.read_text()) if path.is_file() else {}
     if "config" in content:
         return content["config"]
-    config = configs.plain(configs.base())
+    config = configs.plain(configs.base()) | {"modality": content.get("modality", "image")}
     config["data"]["source"] = None
     return config
 
@@ -176,11 +176,13 @@ def learns_labels(method, config, source):
 def pixels(source, workers=0):
     """Raw pixels as features, float32 [N, H * W * C] in [0, 1]; larger images are brought to side `PIXELS`."""
     if source.images is not None and max(source.shape[:2]) <= PIXELS:
-        batches = (source.images[at : at + BATCH] for at in range(0, len(source), BATCH))
+        batches = source.every(batch_size=BATCH)
+        batches = ((batch["index"], batch["image"]) for batch in batches)
     else:
         from jssl.augment.image import evaluation
 
         shrink = evaluation(PIXELS, crop=1.0, mean=(0.0,), std=(1.0,))
         batches = source.every(batch_size=BATCH, size=PIXELS, crop=1.0, workers=workers)
-        batches = (np.asarray(shrink(batch)["image"]) * 255 for batch in batches)
-    return gathered((batch.reshape(len(batch), -1).astype(np.float32) / 255 for batch in batches), len(source))
+        batches = ((batch["index"], np.asarray(shrink(batch)["image"]) * 255) for batch in batches)
+    flat = lambda images: images.reshape(len(images), -1).astype(np.float32) / 255
+    return gathered(((index, flat(images)) for index, images in batches), len(source))
