@@ -29,6 +29,7 @@ def open_graph(fields, seed):
 
 
 def fill(config, source, choose, devices):
+    """The batch, in how many rows it lies, and of sampled graphs what the encoder gives."""
     complete(config)
     if config.data.sample and config.encoder.get("pool", "") is None:
         choose("encoder.pool", "first", "graphs are sampled around their first nodes")
@@ -38,17 +39,20 @@ def fill(config, source, choose, devices):
 
 
 def check(config, source):
+    """ValueError where the encoder embeds nodes and the examples are graphs, or the other way round."""
     if source.single != (config.encoder.get("pool") is None):
         raise ValueError(f"{source.spec} holds {source.contents}: expected encoder.pool to be {_pool(source)}")
 
 
 def example(source, fields):
+    """How many features nodes have, and how one graph was sampled."""
     sample = {name: fields[name] for name in ("fanouts", "walks")} | {"kind": fields["sample"]}
     return {"features": source.x.shape[1], "sample": sample if fields["sample"] else None}
 
 
 def ready(source, kept):
-    """The source, sampled where it was so in training."""
+    """The source, sampled where it was so in training. ValueError for other features, or nodes where the encoder embeds
+    graphs."""
     if source.x.shape[1] != kept["features"]:
         raise ValueError(
             f"{source.spec} has nodes of {source.x.shape[1]} features; expected {kept['features']}, as the encoder was "

@@ -29,6 +29,7 @@ def labelled_part(source, part, seed):
 
 
 def fill(config, source, choose, devices):
+    """The size of views, the network, its shape and the batch."""
     n, device = len(source), devices[0].device_kind
     accelerator = devices[0].platform != "cpu"
     if config.augment.get("size", 0) is None:
@@ -51,10 +52,12 @@ def check(config, source):
 
 
 def example(source, fields):
+    """Their channels."""
     return {"channels": source.channels}
 
 
 def ready(source, kept):
+    """The source itself. ValueError for other channels."""
     if source.channels != kept["channels"]:
         raise ValueError(
             f"{source.spec} has images of {source.channels} channels; expected {kept['channels']}, as the encoder was "
@@ -64,6 +67,7 @@ def ready(source, kept):
 
 
 def sheet(augment, views):
+    """The views of a few images side by side, as the method sees them."""
     return views_sheet(views, augment.mean, augment.std)
 
 
