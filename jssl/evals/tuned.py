@@ -7,7 +7,7 @@ import numpy as np
 from jssl.evals import fewshot, kept
 from jssl.evals.finetune import Settings, finetune
 from jssl.evals.frozen import PART
-from jssl.evals.labels import by_class, by_hash, share
+from jssl.evals.labels import by_class, hashed, of_order, share
 from jssl.evals.scores import entry
 
 DRAWS = 5  # of them
@@ -37,9 +37,10 @@ def few(subject):
     scores, shares = [], subject.settings("semi", Semi()).shares
     if not shares or not all(0 < part <= 1 for part in shares):
         raise ValueError(f"semi.shares={shares}: expected one or more shares of the labels, above 0 and at most 1")
+    labels, names = subject.labels["train"], subject.splits["train"].names
+    orders = [hashed(names, draw) for draw in range(subject.draws or DRAWS)]
     for part in shares:
-        labels, names = subject.labels["train"], subject.splits["train"].names
-        rows = [by_hash(names, labels, part, draw) for draw in range(subject.draws or DRAWS)]
+        rows = [of_order(order, labels, part) for order in orders]
         said = f"{100 * part:g} % of each class, one at least, by a hash of the images' names"
         task = f"semi-{100 * part:g}"
         kept.list_split(subject.workdir, task, subject.splits["train"], np.stack([np.flatnonzero(one) for one in rows]))
