@@ -84,6 +84,16 @@ def test_mixing_begins_where_there_are_enough_images():
     assert (given.mixup, given.cutmix, given.erasing, given.flip) == (0.2, 0, 0.1, 0)
 
 
+def test_the_batch_does_not_depend_on_the_devices(monkeypatch):
+    sizes = {}
+    for count in (1, 3, 8):
+        monkeypatch.setattr(jax, "device_count", lambda count=count: count)
+        sizes[count] = [finetune.chosen(finetune.Settings(batch_size=size), 130, 0.0).batch_size for size in (10, 64)]
+    assert sizes == {1: [10, 64], 3: [10, 64], 8: [10, 64]}
+    monkeypatch.undo()
+    assert [len(finetune.devices(pairs)) for pairs in (1, 5, 6, 8, 9, 32)] == [1, 5, 6, 8, 3, 8]
+
+
 def test_the_classifier_learns_soft_targets():
     """A smoothed target's loss is least at its own distribution, not at certainty."""
     method, (params, carry) = supervised(smoothing=0.1)
