@@ -53,7 +53,7 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=D
         "settings": {
             **described(C),
             "shots": shots,
-            "draw": f"{shots} training examples per class, by a hash of their names",
+            "draw": drawn(shots),
         },
     }
 
@@ -65,6 +65,11 @@ def of_rows(train, train_labels, test, rows, *, classes, C=1.0):
     at_once = max(1, AT_ONCE // (rows.shape[1] * x.shape[1]))
     parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
     return np.concatenate([np.asarray(_draws(x, train_labels, test, p, C, classes)) for p in parts])
+
+
+def drawn(shots):
+    """What a draw is, in words."""
+    return f"{shots} training examples per class, by a hash of their names"
 
 
 def described(C=1.0):

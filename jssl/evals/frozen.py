@@ -36,6 +36,7 @@ class LinearSgd:
 @dataclasses.dataclass(frozen=True)
 class FewShot:
     shots: tuple[int, ...] = (1, 5, 10)  # labelled images per class
+    finetune: bool = False  # whether encoders are trained on those of the first draws, see `jssl.evals.tuned.shots`
 
 
 def evaluate(
@@ -136,7 +137,9 @@ def asked(subject, name):
     """What `evaluate` takes for one protocol, of the user's settings and the run's config."""
     measure = subject.config["eval"]
     default = Knn(measure["k"], measure["temperature"]) if name == "knn" else table.settings(name)
-    return dataclasses.asdict(subject.settings(name, default))
+    fields = dataclasses.asdict(subject.settings(name, default))
+    fields.pop("finetune", None)
+    return fields
 
 
 linear_of, sgd_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd"))
