@@ -6,8 +6,10 @@ import sys
 
 from jssl import notes, pages
 from jssl.evals.table import DEFAULT, PROTOCOLS
+from jssl.processes import first, number
 
 DESCRIPTION = "Self-supervised learning in JAX."
+TOGETHER = ("train", "eval", "embed", "search")  # of several processes; other verbs are the first one's alone
 
 
 def program():
@@ -24,8 +26,13 @@ def main(argv=None):
     overrides = _overrides(parser, arguments.verb, rest)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own remarks are not the user's
     notes.listen()
+    if arguments.verb not in TOGETHER and number():
+        sys.stderr.write(f"jssl {arguments.verb}: left to the first process, which does it alone\n")
+        return
     try:
-        _run(arguments, overrides)
+        text = _run(arguments, overrides)
+        if text is not None and first():
+            print(text)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads us, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -147,6 +154,7 @@ def _overrides(parser, verb, rest):
 
 
 def _run(arguments, overrides):
+    """-> what is to be printed, or None."""
     if arguments.verb == "train":
         from jssl.config import load
         from jssl.train import train
@@ -155,39 +163,39 @@ def _run(arguments, overrides):
             overrides["init.encoder"] = arguments.init_from
         train(load(arguments.config, overrides), arguments.workdir or default_workdir(arguments.config))
     elif arguments.verb == "eval":
-        print(_evaluate(arguments, overrides))
+        return _evaluate(arguments, overrides)
     elif arguments.verb == "embed":
         from jssl.evals.run import embed
 
-        print(embed(arguments.workdir, arguments.data, arguments.out))
+        return embed(arguments.workdir, arguments.data, arguments.out)
     elif arguments.verb == "search":
         from jssl.search import search
 
-        print(search(**{name: value for name, value in vars(arguments).items() if name != "verb"}))
+        return search(**{name: value for name, value in vars(arguments).items() if name != "verb"})
     elif arguments.verb == "curate":
         from jssl.curate import curate
 
-        print(curate(**{name: value for name, value in vars(arguments).items() if name != "verb"}))
+        return curate(**{name: value for name, value in vars(arguments).items() if name != "verb"})
     elif arguments.verb == "merge":
         from jssl.evals.adapted import merge
 
-        print(merge(arguments.workdir, arguments.peft, arguments.out))
+        return merge(arguments.workdir, arguments.peft, arguments.out)
     elif arguments.verb == "export":
         from jssl.export import export
 
-        print(export(arguments.workdir, arguments.checkpoint, arguments.out))
+        return export(arguments.workdir, arguments.checkpoint, arguments.out)
     elif arguments.verb == "report":
         from jssl.report import report
 
         if not (runs := [*arguments.run, *arguments.workdir]):
             raise ValueError("expected one or more run directories: jssl report RUN [RUN ...]")
-        print(report(*runs, how=arguments.map, out=arguments.out))
+        return report(*runs, how=arguments.map, out=arguments.out)
     elif arguments.verb in ("doctor", "compare"):
         _judge(arguments)
     else:
         from jssl.catalogue import listing
 
-        print(listing())
+        return listing()
 
 
 def _judge(arguments):

@@ -11,7 +11,7 @@ import numpy as np
 
 from jssl import config as configs
 from jssl import data, modalities
-from jssl.sharding import make_mesh, nested, path_of, put, replicated, rows_here
+from jssl.sharding import everywhere, make_mesh, nested, path_of, put, replicated, rows_here
 from jssl.transforms import normalised
 
 FOLDER = "encoder"
@@ -41,7 +41,7 @@ class Encoder:
         mesh = make_mesh()
         self.embedder = embedder(self.method, self.preprocess, mesh)
         arrays = dict(np.load(folder / f"{weights}.npz"))
-        state = jax.device_put(nested(arrays | {path: {} for path in self.config.get("empty", ())}), replicated(mesh))
+        state = everywhere(mesh, nested(arrays | {path: {} for path in self.config.get("empty", ())}))
         self.params, self.carry = state.get("params", {}), state.get("carry", {})
 
     def __call__(self, images):
@@ -75,13 +75,14 @@ class Encoder:
     def patches(self, source):
         """What the encoder makes of the patches of a few images -> None where it has none, else {'image': uint8 [M, H,
         W, C], as it sees them, 'tokens': float32 [M, h, w, D], and of a class token 'attention', [M, heads, h, w]}."""
-        inputs, m = self.preprocess, len(source)
+        inputs, m, mesh = self.preprocess, len(source), self.embedder.mesh
         (batch,) = source.every(batch_size=m, rows=np.arange(m), **inputs.reads)
-        embed = jax.jit(lambda params, carry, batch: self.method.embed(params, carry, inputs(batch)))
-        args = self.params, self.carry, {"image": batch["image"]}
+        read = lambda params, carry, batch: self.method.embed(params, carry, inputs(batch))
+        embed = jax.jit(read, out_shardings=replicated(mesh))
+        args = self.params, self.carry, everywhere(mesh, {"image": batch["image"]})
         if "tokens" not in jax.eval_shape(embed, *args):
             return None
-        with jax.set_mesh(self.embedder.mesh):
+        with jax.set_mesh(mesh):
             out = embed(*args)
         tokens = np.asarray(out["tokens"])  # [M, h * w, D]
         side = math.isqrt(tokens.shape[1])

@@ -4,18 +4,21 @@ import logging
 import pathlib
 import sys
 
+from jssl.processes import first
+
 OURS = str(pathlib.Path(__file__).parent)
 
 
 class Plain(logging.Handler):
-    """Shows records without a prefix; of other packages only warnings, and of these the first line."""
+    """Shows records without a prefix; of other packages, and of other processes than the first, only warnings, and of
+    these the first line."""
 
     def filter(self, record):
-        return record.levelno >= logging.WARNING or record.pathname.startswith(OURS)
+        return record.levelno >= logging.WARNING or (record.pathname.startswith(OURS) and first())
 
     def emit(self, record):
         text = record.getMessage().strip().partition("\n")[0]
-        say(text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}")
+        _write(text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}")
 
 
 def listen():
@@ -27,6 +30,12 @@ def listen():
 
 
 def say(text):
-    """One line on today's stderr: while there is a progress bar, rich's, which moves the bar down."""
+    """One line of the first process, see `_write`."""
+    if first():
+        _write(text)
+
+
+def _write(text):
+    """On today's stderr: while there is a progress bar, rich's, which moves the bar down."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

@@ -13,6 +13,7 @@ from jssl.data.folder import Files
 from jssl.encoder import Encoder
 from jssl.evals.neighbours import neighbours
 from jssl.files import whole
+from jssl.sharding import distribute
 
 FOLDER = "search"  # of a run, for the features of what was searched
 SIDE, GAP, LINE = 128, 8, 16  # pixels of a picture
@@ -26,6 +27,7 @@ def search(workdir, index, queries, count=10, out="search.html"):
     index: a source such as "folder:PHOTOS"; queries: image files, each left out of its own results where it is one of
     the index; out: an .html or .png. Raises ValueError or FileNotFoundError, one line, for what cannot be opened.
     """
+    distribute()
     workdir, out = pathlib.Path(workdir), pathlib.Path(out)
     if out.suffix not in (".html", ".png"):
         raise ValueError(f"--out {out}: cannot draw {out.suffix or 'a file without a suffix'}, expected .html or .png")
@@ -125,7 +127,8 @@ def _draw(out, workdir, source, queries, pictures, rows):
     asked = [figures.thumbnail(image, SIDE) for image in pictures]
     title = f"{len(source):,} images of {source.spec}, nearest first"
     if out.suffix == ".png":
-        _sheet(title, queries, asked, rows, thumbs, source.names).save(out)
+        with whole(out, "wb") as file:
+            _sheet(title, queries, asked, rows, thumbs, source.names).save(file, "PNG")
         return
     body = [f'<h1>Search</h1><p class="lead">{sections.escape(title)} by the encoder of {sections.escape(workdir)}</p>']
     for path, image, near in zip(queries, asked, rows, strict=True):

@@ -111,6 +111,11 @@ def everywhere(mesh, tree):
     return jax.tree.map(one, tree)
 
 
+def fetched(mesh, tree):
+    """Global arrays, cut in whichever way -> numpy arrays, whole, on every process."""
+    return jax.tree.map(np.asarray, jax.device_put(tree, replicated(mesh)))
+
+
 def rows_here(mesh, batch_size):
     """The rows of the global batch that this process's devices hold, int64 [rows], in order."""
     if batch_size == 1:

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from jssl.checkpoint import checkpoint_steps, read_arrays
-from tests.conftest import QUICK
+from tests.conftest import FLAGS
 
 PATIENCE = 300  # seconds until a test gives up waiting
 MEASURED = ("examples_per_s", "data_wait", "device_hours")  # entries of a row that two equal runs do not share
@@ -24,7 +24,7 @@ class Started:
         self.log = pathlib.Path(log)
         environment = {
             **os.environ,
-            "XLA_FLAGS": " ".join([f"--xla_force_host_platform_device_count={devices}", *QUICK]),
+            "XLA_FLAGS": " ".join([f"--xla_force_host_platform_device_count={devices}", *FLAGS[1:]]),  # one cache
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **more,
         }

@@ -77,6 +77,17 @@ def test_a_graph_whose_edges_leave_its_nodes_is_one_line(capsys, tmp_path, monke
     assert message == "jssl train: npz:far.npz: edge 1 joins 0 and 9, but nodes are 0 to 2"
 
 
+@pytest.mark.parametrize("pod", [("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"), ("SLURM_NTASKS", "SLURM_PROCID")])
+def test_what_needs_one_process_is_left_to_the_first(capsys, monkeypatch, pod):
+    for name, value in zip(pod, "21"):
+        monkeypatch.setenv(name, value)
+    cli.main(["list"])
+    assert capsys.readouterr() == ("", "jssl list: left to the first process, which does it alone\n")
+    monkeypatch.setenv(pod[1], "0")
+    cli.main(["list"])
+    assert "simclr" in capsys.readouterr().out
+
+
 def test_the_run_directory_is_named_after_the_config():
     assert cli.default_workdir("experiments/simclr.py:cifar10") == "runs/simclr-cifar10"
     assert cli.default_workdir("simclr") == "runs/simclr"

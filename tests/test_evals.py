@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from jssl import data
 from jssl.evals import frozen, kept, linear, scores, table
+from jssl.evals import labels as labels_of
 from jssl.evals.fewshot import fewshot
 from jssl.evals.grid import grid
 from jssl.evals.knn import knn
@@ -234,6 +235,32 @@ def test_the_names_of_the_first_draws_are_listed(tmp_path):
     assert [len(draw) for draw in listed["draws"]] == [20] * kept.DRAWS
     rows = per_class(source.names, source.labels, 2, 1)[0]
     assert listed["draws"][0] == [source.names[row] for row in rows]
+
+
+def test_the_few_are_drawn_once_for_all_encoders_and_numbers_of_shots(tmp_path, monkeypatch):
+    hashed, once = [], labels_of.each_count
+    monkeypatch.setattr(frozen, "each_count", lambda *of: hashed.append(of[2]) or once(*of))
+    monkeypatch.setattr(labels_of, "each_count", None)  # which `per_class` would ask
+    found = {"train": TRAIN[0], "test": TEST[0]}
+    train, test = (data.Source(spec="x", names=range(len(y)), channels=1, labels=y) for _, y in (TRAIN, TEST))
+    options = {"fewshot": {"shots": (1, 2)}}
+    config = {"eval": {"k": 1, "temperature": 1.0}}
+    subject = Subject(tmp_path, config, {}, {"train": train, "test": test}, options=options)
+    vars(subject)["features"] = {"trained": found, "untrained": found}
+    assert len(frozen.fewshot_of(subject)) == 4
+    assert hashed == [(1, 2)]
+
+
+def test_several_counts_at_once_are_the_same_few():
+    names, labels = [f"{i}.png" for i in range(40)], np.arange(40) % 4
+    assert per_class(names, labels, 2, 2).tolist() == [
+        [5, 6, 7, 9, 15, 24, 36, 38],
+        [1, 21, 22, 23, 24, 26, 28, 39],
+    ]
+    found = labels_of.each_count(names, labels, (0, 1, 2, 10, 11), 3)
+    assert list(found) == [1, 2, 10]
+    for count, rows in found.items():
+        np.testing.assert_array_equal(rows, per_class(names, labels, count, 3))
 
 
 def test_more_labels_help():

@@ -13,8 +13,8 @@ import pytest
 from jssl import config as configs
 from jssl import data
 from jssl.encoder import Encoder
-from jssl.evals import finetune, run, table
-from jssl.evals.labels import by_hash
+from jssl.evals import finetune, frozen, run, table, tuned
+from jssl.evals.labels import by_hash, per_class
 from jssl.evals.scores import title
 from jssl.evals.subject import Subject
 from jssl.method import Time
@@ -82,6 +82,16 @@ def test_mixing_begins_where_there_are_enough_images():
     given = finetune.chosen(finetune.Settings(mixup=0.2, erasing=0.1, flip=0.0), 130, 0.5)
     assert (few.area, many.area) == ((0.8, 1.0), (0.5, 1.0))
     assert (given.mixup, given.cutmix, given.erasing, given.flip) == (0.2, 0, 0.1, 0)
+
+
+def test_the_batch_does_not_depend_on_the_devices(monkeypatch):
+    sizes = {}
+    for count in (1, 3, 8):
+        monkeypatch.setattr(jax, "device_count", lambda count=count: count)
+        sizes[count] = [finetune.chosen(finetune.Settings(batch_size=size), 130, 0.0).batch_size for size in (10, 64)]
+    assert sizes == {1: [10, 64], 3: [10, 64], 8: [10, 64]}
+    monkeypatch.undo()
+    assert [len(finetune.devices(pairs)) for pairs in (1, 5, 6, 8, 9, 32)] == [1, 5, 6, 8, 3, 8]
 
 
 def test_the_classifier_learns_soft_targets():
@@ -245,6 +255,39 @@ def test_scores_carry_their_settings_and_more_draws_their_error(workdir):
     assert found["trained", "semi-10-finetune"]["settings"]["steps"] == 2
     assert found["untrained", "finetune"]["settings"]["layer_decay"] == 1.0
     assert found["trained", "finetune"]["classes"][0]["count"] > 0
+
+
+def test_few_per_class_are_fine_tuned_where_it_is_asked_for(tmp_path, monkeypatch):
+    seen = []
+
+    def fitted(encoder, part, test, *, settings, **how):
+        seen.append((encoder, settings.least, np.bincount(part.labels).tolist(), set(part.names)))
+        return {"predictions": test.labels, "settings": {"steps": 2}, "trained": {}}
+
+    monkeypatch.setattr(tuned, "finetune", fitted)
+    monkeypatch.setattr(frozen, "fewshot_of", lambda subject: ["probes"])
+    splits, config = {"train": LABELLED, "test": OTHERS}, {"augment": {}, "eval": {"k": 1, "temperature": 1.0}}
+    make = lambda **few: Subject(
+        tmp_path, config, {"trained": 1, "untrained": 2}, splits, options={"fewshot": few, "finetune": {"least": "3"}}
+    )
+    assert tuned.shots(make(shots="(1, 2)")) == ["probes"]
+    _, *scores = tuned.shots(make(shots="(1, 2, 90)", finetune="true"))  # of 90 no class has so many: the probe says it
+    assert [(score["encoder"], title(score["task"]), score["draws"]) for score in scores] == [
+        (name, f"fine-tuned, {words} per class", tuned.DRAWS)
+        for words in ("1 label", "2 labels")
+        for name in ("trained", "untrained")
+    ]
+    assert [(encoder, least, count) for encoder, least, count, _ in seen] == [
+        (encoder, 3, [count] * 10) for count in (1, 2) for encoder in (1, 2) for _ in range(tuned.DRAWS)
+    ]
+    rows = per_class(LABELLED.names, LABELLED.labels, 2, 1)[0]  # of which frozen probes see the same
+    assert seen[2 * tuned.DRAWS][-1] == {LABELLED.names[row] for row in rows}
+
+
+def test_settings_of_fine_tuning_are_read_where_something_is_fine_tuned():
+    table.check({"finetune": {"epochs": "3"}, "fewshot": {"finetune": "true"}}, ("fewshot",))
+    with pytest.raises(ValueError, match="finetune is not asked for"):
+        table.check({"finetune": {"epochs": "3"}}, ("fewshot",))
 
 
 def test_a_misspelt_protocol_is_told_its_near_misses(workdir):

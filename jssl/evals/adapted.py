@@ -1,5 +1,6 @@
 """What was trained of an encoder, and its classifier, in a small file of their own; and one encoder of both again."""
 
+import io
 import json
 import pathlib
 import shutil
@@ -78,9 +79,11 @@ def save(file, encoder, tuning, trained, *, run="", label_names=None, settings=N
         "parameters": counts(trained, params),
         "settings": plain(settings or {}),
     }
+    content = io.BytesIO()
+    np.savez(content, header=json.dumps(header), **flatten({name: trained[name] for name in PARTS}))
     with whole(file, "wb") as out:
-        np.savez(out, header=json.dumps(header), **flatten({name: trained[name] for name in PARTS}))
-    return file.stat().st_size
+        out.write(content.getvalue())
+    return content.tell()
 
 
 def read(file):

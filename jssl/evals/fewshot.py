@@ -11,10 +11,11 @@ from jssl.evals.labels import check, check_classes, per_class
 from jssl.evals.linear import logits, solve
 from jssl.transforms import unit
 
+DRAWS = 100  # of the labelled examples, for each number of shots
 AT_ONCE = 2**27  # numbers that the training features of the draws of one call may hold together (512 MiB)
 
 
-def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=100, names=None, C=1.0):
+def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=DRAWS, names=None, rows=None, C=1.0):
     """Test accuracy of logistic regressions on `shots` labelled examples per class, for `draws` draws of them by a hash
     of their `names`, or numbers: the same for every encoder and seed.
 
@@ -24,6 +25,8 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
 
     Args:
       train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
+      rows: int [draws, n]: the draws, where `labels.each_count` has made them already; `draws` and `names` are not
+        looked at then.
 
     Returns:
       {"accuracy": mean over draws, "accuracies": [draws], "predictions": int32 [draws, M], "settings": {...}}.
@@ -39,7 +42,8 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
     missing = np.setdiff1d(test_labels, train_labels)
     if len(missing):
         raise ValueError(f"class {missing[0]} has 0 training examples; expected at least {shots} per class")
-    rows = per_class(range(len(train_labels)) if names is None else names, train_labels, shots, draws)
+    if rows is None:
+        rows = per_class(range(len(train_labels)) if names is None else names, train_labels, shots, draws)
     predictions = of_rows(train, train_labels, test, rows, classes=classes, C=C)
     accuracies = np.mean(predictions == test_labels, 1)
     return {
@@ -49,7 +53,7 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=1
         "settings": {
             **described(C),
             "shots": shots,
-            "draw": f"{shots} training examples per class, by a hash of their names",
+            "draw": drawn(shots),
         },
     }
 
@@ -61,6 +65,11 @@ def of_rows(train, train_labels, test, rows, *, classes, C=1.0):
     at_once = max(1, AT_ONCE // (rows.shape[1] * x.shape[1]))
     parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
     return np.concatenate([np.asarray(_draws(x, train_labels, test, p, C, classes)) for p in parts])
+
+
+def drawn(shots):
+    """What a draw is, in words."""
+    return f"{shots} training examples per class, by a hash of their names"
 
 
 def described(C=1.0):

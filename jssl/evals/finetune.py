@@ -23,7 +23,7 @@ from jssl.method import LABELS, Method, Time
 from jssl.nets.net import Net, apply_net, init_net
 from jssl.optim import layer_decay, optimizer, schedule
 from jssl.peft import ALL, Tuning
-from jssl.sharding import make_mesh, replicated
+from jssl.sharding import everywhere, make_mesh, replicated
 from jssl.start import places
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import ema
@@ -166,14 +166,15 @@ def finetune(encoder, train, test, *, classes, settings=None, tuning=ALL, pretra
     with jax.set_mesh(program.mesh):
         state = program.begin(rng, {name: jnp.zeros(s.shape, s.dtype) for name, s in feed.shapes().items()})
         state = given(state, method, encoder, np.asarray(features), labels, rng)
-        state = jax.device_put(state, replicated(program.mesh))
+        state = everywhere(program.mesh, state)
         with feed.items(0, 1) as items:
             before = None
             for _ in range(steps):
                 state, metrics, _ = program.steps(state, feed.held, next(items), rng)
                 jax.block_until_ready(before)  # one step ahead at most: many, on many simulated devices, can deadlock
                 before = metrics
-    scores = embed(program.embedder, {}, state.carry, test, encoder.preprocess, 256, workers)
+    carry = everywhere(program.embedder.mesh, state.carry)
+    scores = embed(program.embedder, {}, carry, test, encoder.preprocess, 256, workers)
     fields = {**dataclasses.asdict(settings), "layer_decay": decay, "steps": steps, "train_rows": len(train)}
     kept = {**state.carry["average"]["params"], "features": state.carry["features"]}
     return {
@@ -185,10 +186,8 @@ def finetune(encoder, train, test, *, classes, settings=None, tuning=ALL, pretra
 
 def chosen(settings, n, flip):
     """The settings with what n images decide."""
-    pieces = 2 * jax.device_count()  # pairs, which are mixed, stay on their device
     size = settings.batch_size or int(np.clip(2 ** round(math.log2(max(n / 60, 1))), 16, 1024))
-    size = min(size, n)
-    size -= size % (pieces if size >= pieces else 2)
+    size = min(size, n) // 2 * 2  # of pairs, which are mixed
     if size < 2:
         raise ValueError(f"finetune: {n} labelled images and batches of {settings.batch_size}; expected two or more")
     mixed = n >= MIXED
@@ -218,7 +217,7 @@ def build(encoder, settings, classes, rows, tuning=ALL):
 class Program:
     """What is compiled once for all draws of a size."""
 
-    mesh: jax.sharding.Mesh
+    mesh: jax.sharding.Mesh  # of the training; all devices embed
     begin: object  # (rng, batch) -> state
     steps: object  # `train_steps`
     embedder: object
@@ -227,8 +226,7 @@ class Program:
 @functools.lru_cache(maxsize=4)
 def compiled(method, augment, preprocess, settings, steps, decay):
     """AdamW at the rate of `settings`, warmed up, then half a cosine to 0, block by block by `decay`."""
-    whole = settings.batch_size % (2 * jax.device_count()) == 0  # else on one device
-    mesh = make_mesh(devices=None if whole else jax.devices()[:1])
+    mesh = make_mesh(devices=devices(settings.batch_size // 2))
     optim = base().optim
     optim.update({"name": "adamw", "lr": settings.lr, "scale": "none", "weight_decay": settings.weight_decay})
     optim.update({"warmup": settings.warmup * steps, "groups": layer_decay(getattr(method.encoder, "depth", 0), decay)})
@@ -242,7 +240,18 @@ def compiled(method, augment, preprocess, settings, steps, decay):
     def run(state, held, items, rng):
         return train_steps(step, functools.partial(Feed.fetch, held), state, items, rng)
 
-    return Program(mesh, jax.jit(begin), jax.jit(run, donate_argnums=0), embedder(method, preprocess, mesh))
+    whole = replicated(mesh)
+    steps = jax.jit(run, donate_argnums=0, out_shardings=(whole, whole, None))
+    return Program(mesh, jax.jit(begin), steps, embedder(method, preprocess, make_mesh()))
+
+
+def devices(pairs):
+    """Those that share a batch of so many pairs of images: all, or where that cannot be, each process trains alone, on
+    as many of its own as can share them."""
+    if pairs % jax.device_count() == 0:
+        return jax.devices()
+    own = jax.local_devices()
+    return own[: max(n for n in range(1, len(own) + 1) if pairs % n == 0)]
 
 
 def given(state, method, encoder, features, labels, rng):

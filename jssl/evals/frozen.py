@@ -7,7 +7,7 @@ import numpy as np
 
 from jssl.config import nearest
 from jssl.evals import fewshot, kept, knn, linear, table
-from jssl.evals.labels import by_class, check, check_classes, check_labels, per_class, share
+from jssl.evals.labels import by_class, check, check_classes, check_labels, each_count, share
 from jssl.evals.scores import attempt, entry, title
 
 PROTOCOLS = ("knn", "linear", "linear-sgd", "fewshot")
@@ -36,6 +36,7 @@ class LinearSgd:
 @dataclasses.dataclass(frozen=True)
 class FewShot:
     shots: tuple[int, ...] = (1, 5, 10)  # labelled images per class
+    finetune: bool = False  # whether encoders are trained on those of the first draws, see `jssl.evals.tuned.shots`
 
 
 def evaluate(
@@ -46,7 +47,7 @@ def evaluate(
     protocols=("knn", "linear", "fewshot"),
     shots=(1, 5, 10),
     draws=1,
-    fewshot_draws=100,
+    fewshot_draws=fewshot.DRAWS,
     seed=0,
     k=20,
     temperature=0.07,
@@ -55,6 +56,7 @@ def evaluate(
     epochs=100,
     label_names=None,
     names=None,
+    few=None,
     missing=None,
 ):
     """Scores one encoder's frozen features -> [score, ...], each as of `jssl.evals.scores.entry`.
@@ -70,7 +72,8 @@ def evaluate(
       fewshot_draws: random choices of the labelled examples, per number of shots.
       k, temperature: of "knn"; penalties: of "linear"; rates, epochs: of "linear-sgd".
       label_names: the names of the classes, for people, or None; names: of the training rows, of which fewshot's draws
-        are, or None for their numbers.
+        are, or None for their numbers; few: {shots: int [draws, n]}, these draws as of `labels.each_count`, so that
+        they are made once for all encoders, or None.
       missing: a dict that is told what the data do not allow, which is then left out, see `attempt`; or None.
 
     `mean` is an accuracy in [0, 1]. Test labels choose nothing. Raises ValueError, one line, for an unknown protocol,
@@ -93,10 +96,10 @@ def evaluate(
     scores = []
     for name in protocols:
         if name == "fewshot":
-            few = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, names=names)
+            fit = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, names=names)
             for n in shots:
-                task = f"fewshot-{n}"
-                for found in attempt(title(task), lambda few=few, n=n: [few(shots=n)], missing):
+                task, rows = f"fewshot-{n}", (few or {}).get(n)
+                for found in attempt(title(task), lambda fit=fit, n=n, rows=rows: [fit(shots=n, rows=rows)], missing):
                     scores.append(score(task, encoder, found, test_y, found["settings"]))
             continue
         if name == "knn":
@@ -111,9 +114,9 @@ def evaluate(
     return scores
 
 
-def of(subject, name):
+def of(subject, name, **more):
     """The scores of one protocol for all that the subject has features of."""
-    how, scores = asked(subject, name), []
+    how, scores = asked(subject, name) | more, []
     for encoder, found in subject.features.items():
         scores += evaluate(
             found,
@@ -134,7 +137,9 @@ def asked(subject, name):
     """What `evaluate` takes for one protocol, of the user's settings and the run's config."""
     measure = subject.config["eval"]
     default = Knn(measure["k"], measure["temperature"]) if name == "knn" else table.settings(name)
-    return dataclasses.asdict(subject.settings(name, default))
+    fields = dataclasses.asdict(subject.settings(name, default))
+    fields.pop("finetune", None)
+    return fields
 
 
 linear_of, sgd_of = (functools.partial(of, name=name) for name in ("linear", "linear-sgd"))
@@ -142,10 +147,11 @@ linear_of, sgd_of = (functools.partial(of, name=name) for name in ("linear", "li
 
 def fewshot_of(subject):
     """Few labels per class; which, is in splits.json."""
-    scores, train = of(subject, "fewshot"), subject.splits["train"]
+    train, shots = subject.splits["train"], asked(subject, "fewshot")["shots"]
+    few = each_count(train.names, subject.labels["train"], shots, fewshot.DRAWS)
+    scores = of(subject, "fewshot", few=few)
     for task in dict.fromkeys(score["task"] for score in scores):
-        rows = per_class(train.names, subject.labels["train"], int(task.rpartition("-")[2]), kept.DRAWS)
-        kept.list_split(subject.workdir, task, train, rows)
+        kept.list_split(subject.workdir, task, train, few[int(task.rpartition("-")[2])])
     return scores
 
 

@@ -8,9 +8,9 @@ from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
 from jssl.encoder import Encoder
-from jssl.evals import cluster, frozen, links, nodes, rank, svm
+from jssl.evals import cluster, fewshot, frozen, links, nodes, rank, svm
 from jssl.evals.kept import identity, on
-from jssl.evals.labels import by_class, share
+from jssl.evals.labels import by_class, each_count, share
 from jssl.evals.scores import Scored, attempt, entry, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
 from jssl.evals.table import ALL
@@ -72,6 +72,7 @@ def of_encoders(workdir, encoders, config, asked=None, draws=None, data=None):
     parts = split(graph, config["seed"])
     labels = {part: graph.labels[rows] for part, rows in parts.items()}
     tested = identity(graph.spec, parts["test"])
+    few = each_count(parts["train"], labels["train"], SHOTS, fewshot.DRAWS) if "fewshot" in asked else None
     own = {
         "linear": lambda name, found: linear(name, found, graph, draws, config["seed"]),
         "svm": lambda name, found: machine(name, found, graph),
@@ -91,6 +92,7 @@ def of_encoders(workdir, encoders, config, asked=None, draws=None, data=None):
             k=config["eval"]["k"],
             temperature=config["eval"]["temperature"],
             label_names=graph.label_names,
+            few=few,
             names=parts["train"],
             missing=missing,
         )

@@ -55,12 +55,20 @@ def per_class(names, labels, count, draws):
         raise ValueError(
             f"class {classes[sizes.argmin()]} has {sizes.min()} training examples; expected at least {count} per class"
         )
-    keys, rows = np.array([_hash(str(name)) for name in names], np.uint64), []
-    first = ((np.cumsum(sizes) - sizes)[:, None] + np.arange(count)).ravel()
-    for draw in range(draws):
+    return each_count(names, labels, [count], draws)[count]
+
+
+def each_count(names, labels, counts, draws):
+    """`per_class` of several counts, of which all names are hashed and sorted once -> {count: int64 [draws, classes *
+    count]}, without counts below 1 and those that some class has not."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    found = {count: [] for count in counts if 1 <= count <= sizes.min()}
+    keys, starts = np.array([_hash(str(name)) for name in names], np.uint64), np.cumsum(sizes) - sizes
+    for draw in range(draws if found else 0):
         place = np.lexsort((_mixed(keys ^ np.uint64(_hash(f"draw {draw}"))), labels))
-        rows.append(np.sort(place[first]))
-    return np.stack(rows)
+        for count, rows in found.items():
+            rows.append(np.sort(place[(starts[:, None] + np.arange(count)).ravel()]))
+    return {count: np.stack(rows) for count, rows in found.items()}
 
 
 def _hash(text):
@@ -88,7 +96,16 @@ def by_hash(names, labels, part, draw):
 
     The same for every method, seed and order of the rows: draw 0 is one fixed split, draw 1 another.
     """
-    place = np.argsort(np.array([_hash(f"{draw}/{name}") for name in names], np.uint64), kind="stable")
+    return of_order(hashed(names, draw), labels, part)
+
+
+def hashed(names, draw):
+    """The order of the examples by a hash of their names, of which each draw has another, int64 [N]."""
+    return np.argsort(np.array([_hash(f"{draw}/{name}") for name in names], np.uint64), kind="stable")
+
+
+def of_order(place, labels, part):
+    """The first examples of every class in an order [N], the rounded `part` of it, one at least -> bool [N]."""
     chosen = np.zeros(len(labels), bool)
     for c in np.unique(labels):
         members = place[labels[place] == c]

@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssl.sharding import ROWS, make_mesh, replicated
+from jssl.sharding import ROWS, everywhere, fetched, make_mesh
 from jssl.transforms import unit
 
 BLOCK = 8192  # rows of the bank on the devices at a time
@@ -29,7 +29,8 @@ def neighbours(bank, queries, k, *, block=BLOCK, mesh=None):
         blocks [n, D] in order, of any lengths, read once, with all queries on the devices.
       queries: [M, D]; None asks for the neighbours of every row of the bank among its other rows, min(k, N - 1) each.
       block: rows of the bank on the devices at a time; [TOGETHER, k + block / devices] is the largest intermediate.
-      mesh: devices that share the blocks, with the axes `ROWS`; by default all of this process.
+      mesh: devices that share the blocks, with the axes `ROWS`; by default all, those of other processes too, which
+        then have to ask the same.
 
     Raises ValueError for k < 1, an empty bank, and one that holds NaN or infinity.
     """
@@ -38,7 +39,8 @@ def neighbours(bank, queries, k, *, block=BLOCK, mesh=None):
     whole, alone = hasattr(bank, "shape"), queries is None
     if alone and not whole:
         raise ValueError("a bank that comes in blocks is read once; expected queries, or the bank as an array")
-    mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
+    mesh = make_mesh() if mesh is None else mesh
+    bank = np.asarray(bank) if isinstance(bank, jax.Array) else bank  # from where every device is given its part
     queries = bank if alone else queries
     if whole:
         k, block = min(k, _enough(len(bank), alone)), min(block, len(bank))
@@ -67,15 +69,15 @@ def _search(blocks, queries, own, k, block, mesh):
     size = min(TOGETHER, len(queries))
     count = -(-len(queries) // size)
     pad = count * size - len(queries)
-    put = lambda x: jax.device_put(x, replicated(mesh))
-    x = put(_unit(jnp.pad(jnp.asarray(queries, jnp.float32), ((0, pad), (0, 0)))).reshape(count, size, -1))
-    own = put(np.pad(own, (0, pad), constant_values=-1).reshape(count, size))
-    best = _nothing((mesh.size, count, size, k), NamedSharding(mesh, P(ROWS)))
+    x = _unit(jnp.pad(jnp.asarray(queries, jnp.float32), ((0, pad), (0, 0)))).reshape(count, size, -1)
+    x, own = everywhere(mesh, (x, np.pad(own, (0, pad), constant_values=-1).reshape(count, size)))
+    cut = NamedSharding(mesh, P(ROWS))
+    best = _nothing((mesh.size, count, size, k), cut)
     seen, finite = 0, []
     for rows in blocks:
         there = len(rows)
-        rows = jnp.pad(rows, ((0, block - there), (0, 0))) if there < block else rows
-        rows = jax.device_put(rows, NamedSharding(mesh, P(ROWS)))
+        rows = np.pad(rows, ((0, block - there), (0, 0))) if there < block else rows
+        rows = jax.make_array_from_callback(rows.shape, cut, lambda index, rows=rows: rows[index])
         best, fine = _merge(best, x, own, rows, np.int32(seen), np.int32(there), mesh=mesh)
         seen += there
         finite.append(fine)
@@ -83,7 +85,7 @@ def _search(blocks, queries, own, k, block, mesh):
             finite[-2].block_until_ready()
     if not all(bool(fine.all()) for fine in finite):
         raise ValueError("the training features hold NaN or infinity; expected finite numbers: did training diverge?")
-    similarity, index = (np.asarray(part) for part in _sorted(best))
+    similarity, index = fetched(mesh, _sorted(best))
     return similarity.reshape(-1, k)[: len(queries)], index.reshape(-1, k)[: len(queries)], seen
 
 

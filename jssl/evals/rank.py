@@ -12,7 +12,7 @@ from jssl import config as configs
 from jssl import health
 from jssl.evals.neighbours import neighbours
 from jssl.evals.scores import attempt, entry, spread_of_mean, title
-from jssl.sharding import put, replicated
+from jssl.sharding import put, replicated, rows_here
 
 FEATURES = 10_000  # examples whose features RankMe and alpha-ReQ look at
 BATCH = 64
@@ -158,8 +158,9 @@ def views(encoder, subject, rows, count):
     if not subject.config["augment"]["name"]:
         raise ValueError("this encoder comes without the augmentations of its run; expected a run directory")
     augment, mesh = configs.build(subject.config["augment"]), encoder.embedder.mesh
-    source, devices = subject.splits["train"].take(rows), mesh.size
-    size = -(-min(BATCH, len(rows)) // devices) * devices
+    source, size = subject.splits["train"].take(rows), min(BATCH, len(rows))
+    filled = -(-size // mesh.size) * mesh.size
+    here = np.minimum(rows_here(mesh, filled), size - 1)  # what the devices have too many is the last image
 
     def embedded(params, carry, batch, rng):
         x = augment(rng, batch)["image"]  # [N, V, S, S, C]
@@ -168,14 +169,14 @@ def views(encoder, subject, rows, count):
 
     run = jax.jit(embedded, out_shardings=replicated(mesh))
     found, key = [], jax.random.key(subject.seed)
-    side = 2 * encoder.preprocess.size
-    for i, batch in enumerate(source.every(batch_size=size, size=side, crop=1.0, workers=subject.workers)):
+    how = {"size": 2 * encoder.preprocess.size, "crop": 1.0, "workers": subject.workers}
+    for i, batch in enumerate(source.every(batch_size=size, rows=here, **how)):
         batch, made = {name: batch[name] for name in ("image", "index")}, []
         with jax.set_mesh(mesh):
-            batch = put(mesh, batch, size)
+            batch = put(mesh, batch, filled)
             while sum(part.shape[1] for part in made) < count:
                 rng = jax.random.fold_in(jax.random.fold_in(key, i), len(made))
-                made.append(np.asarray(run(encoder.params, encoder.carry, batch, rng)))
+                made.append(np.asarray(run(encoder.params, encoder.carry, batch, rng))[:size])
         found.append(np.concatenate(made, 1)[:, :count])
     return np.concatenate(found)[: len(rows)].astype(np.float32)
 

@@ -16,7 +16,7 @@ from jssl.evals import knn, linear
 from jssl.evals.neighbours import neighbours
 from jssl.evals.scores import ends, entry, resampled, roc_area
 from jssl.evals.subject import BATCH, pixels
-from jssl.sharding import make_mesh, put
+from jssl.sharding import fetched, make_mesh, put, rows_here
 
 PIXELS = 2**22  # that are corrupted at once
 AUROC_RESAMPLES = 1000
@@ -115,14 +115,15 @@ def changes(images, names, seed):
         yield name, found(shift(images))
     mesh, key = make_mesh(), jax.random.key(seed)
     size = max(1, min(len(images), BATCH, PIXELS // (images.shape[1] * images.shape[2])) // mesh.size) * mesh.size
-    index = np.arange(-(-len(images) // size) * size).reshape(-1, size)
+    index = np.arange(-(-len(images) // size) * size).reshape(-1, size)[:, rows_here(mesh, size)]
     for name in names:
         rng = jax.random.fold_in(key, tuple(CORRUPTIONS).index(name))
         for severity in SEVERITIES:
             parts = []
             for rows in index:
                 batch = put(mesh, {"image": images[rows % len(images)], "index": rows.astype(np.int32)}, size)
-                parts.append(np.asarray(corrupt(batch["image"], name, severity, rng, batch["index"])))
+                changed = corrupt(batch["image"], name, severity, rng, batch["index"])
+                parts.append(fetched(mesh, changed))
             yield (name, severity), found(np.concatenate(parts)[: len(images)])
 
 

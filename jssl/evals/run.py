@@ -13,6 +13,9 @@ from jssl.evals import scores as of_scores
 from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.subject import BATCH, config_of
 from jssl.experiment import provenance
+from jssl.files import whole
+from jssl.processes import first
+from jssl.sharding import distribute
 
 SEEN = "the encoder was trained on images of this test set with their labels: expected others, --test"
 
@@ -28,12 +31,19 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     splits of a graph that comes without one, 20. data, test: other labelled sources than the run's own. Without a test
     source a fifth of the labelled images is held out; where they are those of the run, the encoder has seen them, and
     it is said whether with their labels. options: {protocol: {field of its settings: value or text}}.
+
+    In several processes, which have to be told the same: all devices embed, search neighbours and fine-tune together.
+    Whatever else there is to compute is small, and each process does it for itself, on one of its devices. The first
+    writes, and has the table; the others get "".
     """
+    distribute()
     workdir, config = pathlib.Path(workdir), config_of(workdir)
     if draws is not None and draws < 1:
         raise ValueError(f"--draws {draws}: expected at least 1")
     score = pkgutil.resolve_name(modalities.find(config["modality"]).EVALUATE)
     scored = score(workdir, config, protocol=protocol, draws=draws, data=data, test=test, options=options)
+    if not first():
+        return ""
     if isinstance(scored.said, str):
         return scored.said
     used = ",".join(dict.fromkeys(score["task"].partition("-")[0] for score in scored.scores))
@@ -53,7 +63,7 @@ def side_by_side(workdirs, **how):
     Tests are of the trained encoders, on the same test images with the same labels; other runs cannot be compared.
     """
     tables = [f"{workdir}\n{evaluate(workdir, **how)}" for workdir in workdirs]
-    return "\n\n".join([*tables, *compared(workdirs)])
+    return "\n\n".join([*tables, *compared(workdirs)]) if first() else ""
 
 
 def compared(workdirs):
@@ -68,7 +78,9 @@ def embed(workdir, data, out):
     """Writes the features of every example of `data`, with its file name or number, to `out`; returns a line of text.
 
     .npz: features float32 [N, D], names [N], and where there are any labels int32 [N]. .parquet: one row per example.
+    In several processes all devices embed, and the first process writes.
     """
+    distribute()
     out = pathlib.Path(out)
     if out.suffix not in (".npz", ".parquet"):
         raise ValueError(
@@ -82,7 +94,8 @@ def embed(workdir, data, out):
     if source.labels is not None:
         columns["labels"] = source.labels
     if out.suffix == ".npz":
-        np.savez(out, **columns)
+        with whole(out, "wb") as file:
+            np.savez(file, **columns)
     else:
         _write_parquet(out, columns)
     return f"{len(features):,} x {features.shape[1]} features in {out}"
@@ -96,4 +109,6 @@ def _write_parquet(out, columns):
         raise ValueError(
             f"--out {out}: .parquet needs pyarrow, `pip install jssl[parquet]`; .npz needs nothing"
         ) from None
-    pa.parquet.write_table(pa.table({name: list(column) for name, column in columns.items()}), out)
+    table = pa.table({name: list(column) for name, column in columns.items()})
+    with whole(out, "wb") as file:
+        pa.parquet.write_table(table, file)

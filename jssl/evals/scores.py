@@ -273,8 +273,9 @@ def title(task):
         return f"{title(way)}{from_run}, {name.removesuffix('-own')}"
     if kind == "recall":
         return f"recall@{n}"
-    if kind == "fewshot" and n.isdigit():
-        return f"{n} label{'s' if n != '1' else ''} per class"
+    if kind == "fewshot" and n:
+        count, _, way = n.partition("-")
+        return f"{'fine-tuned, ' if way else ''}{count} label{'s' if count != '1' else ''} per class"
     if task.startswith("peft-last-"):
         return f"last {task.removeprefix('peft-last-')} blocks"
     return TITLES.get(task, task)

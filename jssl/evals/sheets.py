@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from jssl.data.masks import VOID
 from jssl.figures import rgb
+from jssl.files import whole
 
 SIDE, GAP, LINE = 224, 6, 18  # pixels: the longer side of an image, between images, of a line of text
 STOPS = ((0.0, (13, 8, 60)), (0.35, (150, 25, 110)), (0.7, (240, 110, 35)), (1.0, (252, 250, 165)))  # of `heat`
@@ -65,7 +66,8 @@ def sheet(path, columns, legend=()):
             draw.rectangle((x, y + 3, x + 10, y + 13), fill=tuple(int(c) for c in colour))
             draw.text((x + 14, y + 3), text, fill="black")
         y += LINE
-    canvas.save(path)
+    with whole(path, "wb") as file:
+        canvas.save(file, "PNG")
 
 
 def _tile(image, like):

@@ -5,6 +5,7 @@ import numpy as np
 
 from jssl import health
 from jssl.evals import knn, nodes
+from jssl.files import remove, whole
 from jssl.layout import layout
 from jssl.maps import reduced
 from jssl.mistakes import most_confident
@@ -23,14 +24,14 @@ def save_pictures(workdir, features, source):
     features, source = features[rows], source.take(rows)
     queries = np.arange(min(QUERIES, len(source)))
     found = panel(features, source.image, source.labels, source.names, queries, NEIGHBOURS, source.label_names)
-    np.savez(workdir / "neighbours.npz", **found)
+    _save(workdir / "neighbours.npz", **found)
     if source.labels is not None:
         save_map(workdir, features, source.labels, source.label_names)
     else:
         index = np.arange(min(THUMBS, len(source)))
         thumbs = thumbnails(source.image, index.tolist(), THUMB)
         shown = {"thumbs": np.stack(list(thumbs.values())), "thumb_index": index}
-        np.savez(workdir / "map.npz", features=reduced(features), **shown)
+        _save(workdir / "map.npz", features=reduced(features), **shown)
 
 
 def save_mistakes(workdir, found, source, label_names):
@@ -39,7 +40,7 @@ def save_mistakes(workdir, found, source, label_names):
     found: what `jssl.evals.kept.read` gives, of the source's images.
     """
     path = workdir / "mistakes.npz"
-    path.unlink(missing_ok=True)
+    remove(path)
     labels, rows = found["labels"], {}
     for name in ("predictions", "confidence"):
         for task, x in found[name].get("trained", {}).items():
@@ -55,13 +56,13 @@ def save_mistakes(workdir, found, source, label_names):
     if source.names is not None:
         found["name"] = np.asarray(source.names, str)[chosen]
     names = label_names or [str(label) for label in range(int(labels.max()) + 1)]
-    np.savez(path, label_names=np.asarray(names, str), **found)
+    _save(path, label_names=np.asarray(names, str), **found)
 
 
 def save_patches(workdir, encoder, source):
     """patches.npz of an encoder with patch tokens: the first three principal components as colours, and attention."""
     path = workdir / "patches.npz"
-    path.unlink(missing_ok=True)
+    remove(path)
     rows = np.random.default_rng(0).permutation(len(source))[:QUERIES]
     if (found := encoder.patches(source.take(rows))) is None:
         return
@@ -72,7 +73,7 @@ def save_patches(workdir, encoder, source):
     low, high = np.percentile(parts, (2, 98), axis=0)
     colours = np.clip((parts - low) / np.maximum(high - low, 1e-12), 0, 1)
     colours = np.round(255 * colours).astype(np.uint8).reshape(*tokens.shape[:3], -1)
-    np.savez(path, colours=colours, **found)
+    _save(path, colours=colours, **found)
 
 
 def save_map(workdir, features, labels, label_names):
@@ -81,7 +82,7 @@ def save_map(workdir, features, labels, label_names):
     if labels is not None:
         names = label_names or [str(label) for label in range(labels.max() + 1)]
         shown |= {"label": labels, "label_names": np.asarray(names, str)}
-    np.savez(workdir / "map.npz", **shown)
+    _save(workdir / "map.npz", **shown)
 
 
 def save_graph(workdir, features, source, parts, tasks, config):
@@ -89,7 +90,7 @@ def save_graph(workdir, features, source, parts, tasks, config):
     gives each of them: the linear probe of `nodes` where `tasks` has it, else k-NN. Of anything else there is no such
     file. parts: {"train", "test": numbers of nodes}, for the probe "val" as well."""
     path = workdir / "graph.npz"
-    path.unlink(missing_ok=True)
+    remove(path)
     if not source.single or len(source.x) > DRAWN["nodes"] or len(source.edges) > DRAWN["edges"]:
         return
     train, classes = parts["train"], int(source.labels.max()) + 1
@@ -102,7 +103,7 @@ def save_graph(workdir, features, source, parts, tasks, config):
     split = np.full(len(features), "", "U5")
     for part, rows in parts.items():
         split[rows] = part
-    np.savez(
+    _save(
         path,
         xy=layout(len(features), source.edges),
         edges=np.unique(np.sort(source.edges, 1), axis=0),
@@ -129,3 +130,8 @@ def unlabelled(workdir, features, spec):
         )
     lines.append(f"neighbours and map for the report: jssl report --workdir {workdir}")
     return "\n".join(lines)
+
+
+def _save(path, **arrays):
+    with whole(path, "wb") as file:
+        np.savez(file, **arrays)

@@ -13,7 +13,7 @@ PROTOCOLS = {
     "linear-grid": "jssl.evals.grid:protocol",
     "retrieval": "jssl.evals.retrieval:protocol",
     "rank": "jssl.evals.rank:protocol",
-    "fewshot": "jssl.evals.frozen:fewshot_of",
+    "fewshot": "jssl.evals.tuned:shots",
     "semi": "jssl.evals.tuned:few",
     "finetune": "jssl.evals.tuned:of_all",
     "peft": "jssl.evals.peft:peft",
@@ -60,7 +60,8 @@ def settings(name):
 def check(options, names):
     """Raises ValueError where options, {protocol: {field: value or text}}, are not of the protocols that are asked for,
     `names`, or not of their settings."""
-    read = {*names, *(("finetune",) if "semi" in names else ())}  # which fine-tunes by the same settings
+    tuned = "semi" in names or ("fewshot" in names and "finetune" in options.get("fewshot", {}))
+    read = {*names, *(("finetune",) if tuned else ())}  # by whose settings these fine-tune too
     for name, given in options.items():
         find(name)
         first = f"--{name}.{next(iter(given))}"

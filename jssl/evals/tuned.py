@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from jssl.evals import fewshot, kept
+from jssl.evals import fewshot, frozen, kept
 from jssl.evals.finetune import Settings, finetune
-from jssl.evals.frozen import PART
-from jssl.evals.labels import by_class, by_hash, share
+from jssl.evals.labels import by_class, each_count, hashed, of_order, share
 from jssl.evals.scores import entry
 
 DRAWS = 5  # of them
@@ -37,9 +36,10 @@ def few(subject):
     scores, shares = [], subject.settings("semi", Semi()).shares
     if not shares or not all(0 < part <= 1 for part in shares):
         raise ValueError(f"semi.shares={shares}: expected one or more shares of the labels, above 0 and at most 1")
+    labels, names = subject.labels["train"], subject.splits["train"].names
+    orders = [hashed(names, draw) for draw in range(subject.draws or DRAWS)]
     for part in shares:
-        labels, names = subject.labels["train"], subject.splits["train"].names
-        rows = [by_hash(names, labels, part, draw) for draw in range(subject.draws or DRAWS)]
+        rows = [of_order(order, labels, part) for order in orders]
         said = f"{100 * part:g} % of each class, one at least, by a hash of the images' names"
         task = f"semi-{100 * part:g}"
         kept.list_split(subject.workdir, task, subject.splits["train"], np.stack([np.flatnonzero(one) for one in rows]))
@@ -53,13 +53,27 @@ def few(subject):
     return scores
 
 
+def shots(subject):
+    """`frozen.fewshot_of`; and, where --fewshot.finetune asks for it, each of the encoders fine-tuned on the images of
+    the first draws, as of `few` -> scores."""
+    scores, how = frozen.fewshot_of(subject), subject.settings("fewshot", frozen.FewShot())
+    labels, draws = subject.labels["train"], subject.draws or DRAWS
+    drawn = each_count(subject.splits["train"].names, labels, how.shots if how.finetune else (), draws)
+    for count, picked in drawn.items():
+        rows = np.zeros((draws, len(labels)), bool)
+        np.put_along_axis(rows, picked, True, 1)
+        said = fewshot.drawn(count)
+        scores += [_score(f"fewshot-{count}-finetune", name, subject, rows, said) for name in subject.encoders]
+    return scores
+
+
 def training_rows(subject):
     """The labelled images of each draw, bool [draws, N], and what they are: all, or of several draws a part each."""
     labels = subject.labels["train"]
     if (subject.draws or 1) == 1:
         return [np.ones(len(labels), bool)], "the whole training set"
-    rows = [share(labels, PART, np.random.default_rng((subject.seed, d))) for d in range(subject.draws)]
-    return rows, f"a stratified {PART:.0%} of the training set"
+    rows = [share(labels, frozen.PART, np.random.default_rng((subject.seed, d))) for d in range(subject.draws)]
+    return rows, f"a stratified {frozen.PART:.0%} of the training set"
 
 
 def of_draws(name, subject, rows, **how):
