@@ -134,13 +134,12 @@ class IBOT(Method):
         teacher = carry["target"] if self.teacher is None else carry["frozen"]
         _, out, _ = apply_net(self.teacher_net, teacher["encoder"], {}, large)
         t, _ = self.scores("head", teacher, out["cls"].reshape(n, v, -1))  # [N, V, K]
-        centred = there | ~there.any() if self.center_hidden else None
-        t_patch, mean = self.of_patches(teacher, out["tokens"], place, centred)  # [N * V, S, K], [K]
+        t_patch, mean = self.taught(teacher, out["tokens"], place, there)  # [N * V, S, K], [K]
 
         # The student sees them with hidden patches, and the small ones.
         how = {"hidden": hidden, "train": True, "rng": rng_large}
         _, out, _ = apply_net(self.student, params["encoder"], {}, large, **how)
-        s_patch, _ = self.of_patches(params, out["tokens"], place)
+        s_patch, _ = self.scores(self.patch_head, params, at(out["tokens"], place))
         h = [out["cls"].reshape(n, v, -1)]
         if "local" in views:
             small = views["local"].reshape(-1, *views["local"].shape[2:])
@@ -178,24 +177,30 @@ class IBOT(Method):
 
     def scores(self, name, params, h):
         """Features [..., D] -> their scores by a head, float32 [..., K], and the unit vectors before its last layer."""
-        z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, h)
+        z = self.project(name, params, h)
         return self.last(name, params, z), z
+
+    def project(self, name, params, h):
+        return apply_net(self.heads[name]["projector"], params[name]["projector"], {}, h)[0]
 
     def last(self, name, params, z):
         scores, _, _ = apply_net(self.heads[name]["last"], params[name]["last"], {}, z)
         return scores * params[name].get("gain", 1.0)
 
-    def of_patches(self, params, tokens, place, centred=None):
-        """Scores of the patches at `place` [M, S] or, if None, of all, [M, S, K]; and the mean score [K] of all, the
-        visible ones too, as in iBOT's code, or of those where `centred` [M, S].
+    def taught(self, params, tokens, place, there):
+        """The teacher's scores [M, S, K] of the patches at `place` [M, S] or, if None, of all; and the mean score [K]
+        of all, the visible ones too, as in iBOT's code, or of those that are `there`, bool [M, S].
 
         Scores are linear in the vectors before them, so it is that of the mean vector.
         """
         name = self.patch_head
-        z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, tokens)
-        chosen = z if place is None else jnp.take_along_axis(z, place[..., None], 1)
-        mean = z.mean((0, 1)) if centred is None else jnp.mean(chosen, (0, 1), where=centred[..., None])
-        return self.last(name, params, chosen), self.last(name, params, mean[None])[0]
+        if self.centering == "mean" and not self.center_hidden:
+            z = self.project(name, params, tokens)
+            mean, z = z.mean((0, 1)), at(z, place)
+        else:
+            z = self.project(name, params, at(tokens, place))
+            mean = jnp.mean(z, (0, 1), where=(there | ~there.any())[..., None])
+        return self.last(name, params, z), self.last(name, params, mean[None])[0]
 
     def update(self, params, carry, time):
         return params, {**carry, "target": ema(carry["target"], params, self.momentum(time))}
@@ -229,3 +234,8 @@ class IBOT(Method):
     def momentum(self, time):
         """From lambda_base to 1 along half a cosine."""
         return time.cosine(self.lambda_base)
+
+
+def at(x, place):
+    """The rows of x [M, L, D] at these places, int [M, S], or all of them -> [M, S, D]"""
+    return x if place is None else jnp.take_along_axis(x, place[..., None], 1)
