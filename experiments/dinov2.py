@@ -61,7 +61,7 @@ def tiny():
     """For the contract tests: seconds on a CPU. A random teacher's balanced targets, sharp as at 0.04, tell the order
     of sums."""
     config = beyond(ibot.tiny())
-    config.method.update({"patch_prototypes": 24, "tau_t_start": 0.2, "tau_t": 0.2})
+    config.method.update({"patch_prototypes": 24, "tau_t_start": 0.2, "tau_t": 0.2, "mask_group": 4})
     return config
 
 
@@ -95,7 +95,7 @@ def beyond(config):
 
 def imagenet(network="vit_large", depth=24, drop_path=0.3):
     config = recipes.imagenet(METHOD, prototypes=65536, norm_last_layer=False, koleo_weight=0.1, lambda_base=0.992)
-    config.method.update({"block": 4, "center_hidden": True})
+    config.method.update({"block": 4, "center_hidden": True, "mask_group": 16})
     config.method.tau_t_warmup = 30.0 * EPOCH * 2048 / 1281167  # in epochs of ImageNet
     config.encoder = {"name": f"jssl.nets.vit:{network}", "layer_scale": 1e-5}
     config.encoder.update({"drop_path": drop_path, "drop_path_uniform": True})
