@@ -56,9 +56,7 @@ class IBOT(Method):
     lambda_base: float = 0.996  # of the teacher
     mask_probability: float = 0.5  # of a large crop to have hidden patches
     mask_ratio: tuple[float, float] = (0.1, 0.5)  # of its patches, drawn evenly (section 4.1)
-    mask_group: int = (
-        1  # crops of which just that share is masked, by ratios spread evenly (DINOv2's code); 1: by chance
-    )
+    mask_group: int = 1  # crops of which just that share have any, by ratios spread out; in DINOv2's code, a GPU's
     block: int = 16  # patches of the smallest block
     cls_weight: float = 1.0
     patch_weight: float = 1.0
