@@ -58,11 +58,16 @@ def cross_crops(p, log_q):
     return jnp.sum(pairs * other) / jnp.sum(other)
 
 
-def cross_patches(p, log_q, there):
-    """Mean cross-entropy of the targets p [N, S, K] and the predictions log_q of those patches of each image that are
-    `there`, bool [N, S], then over all images: one without any counts 0 (iBOT, DINOv2). -> []"""
-    entropy = -jnp.sum(p * log_q, -1)
-    return jnp.mean(jnp.sum(entropy * there, 1) / jnp.maximum(there.sum(1), 1))
+def cross_patches(p, log_q, weights):
+    """Cross-entropy of the targets p [..., K] and the predictions log_q of patches, times what each counts, [...]: of
+    `shares` it is the mean over the patches of each image, then over all images (iBOT, DINOv2). -> []"""
+    return jnp.sum(-jnp.sum(p * log_q, -1) * weights)
+
+
+def shares(there):
+    """What each patch counts in a mean over those of its image that are `there`, then over all images: an image without
+    any counts 0. bool [N, L] -> [N, L]"""
+    return there / (jnp.maximum(there.sum(1, keepdims=True), 1) * len(there))
 
 
 def koleo(x, eps=1e-8):

@@ -14,7 +14,7 @@ from jssl import train as loop
 from jssl.checkpoint import checkpoint_steps, fill, read_arrays
 from jssl.experiment import fill as fill_config
 from jssl.experiment import open_data
-from jssl.losses import cross_crops, cross_patches
+from jssl.losses import cross_crops, cross_patches, shares
 from jssl.nets import vit
 from jssl.nets.net import apply_net, init_net
 from jssl.nets.vit import ViT
@@ -142,7 +142,7 @@ def test_a_student_without_hidden_patches_says_of_all_patches_what_the_frozen_te
     t_patch = method.scores(patch, frozen, teacher["tokens"])[0]
     p, p_patch = method.targets(t, t_patch, every, carry, START)
     said = lambda name, x: jax.nn.log_softmax(method.scores(name, params, x)[0] / 0.1)
-    expected = cross_crops(p, said("head", h)) + cross_patches(p_patch, said(patch, student["tokens"]), every)
+    expected = cross_crops(p, said("head", h)) + cross_patches(p_patch, said(patch, student["tokens"]), shares(every))
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     if "center" in carry:
         np.testing.assert_allclose(after["center"]["cls"], ema(carry["center"]["cls"], t.mean((0, 1)), 0.9), atol=1e-6)

@@ -219,7 +219,7 @@ def test_masked_autoencoder_of_imagenet_is_the_papers():
         ("dinov2", "imagenet", {"prototypes": 65536, "patch_prototypes": None, "block": 4, "koleo_weight": 0.1}),
         ("dinov2", "imagenet", {"lambda_base": 0.992, "centering": "mean", "center_hidden": True}),
         ("dinov2", "imagenet22k", {"prototypes": 131072, "dim": 384, "patch_prototypes": 131072, "patch_dim": 256}),
-        ("dinov2", "imagenet22k", {"lambda_base": 0.994, "centering": "sinkhorn", "block": 4}),
+        ("dinov2", "imagenet22k", {"lambda_base": 0.994, "centering": "sinkhorn", "block": 4, "mask_group": 16}),
         ("ijepa", "imagenet", {"targets": 4, "predictor_dim": 384, "predictor_depth": 12, "distance": "smooth_l1"}),
         ("data2vec", "imagenet", {"mask_ratio": 120 / 196, "top": 6}),
     ],

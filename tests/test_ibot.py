@@ -1,13 +1,15 @@
 """iBOT and DINOv2 against lightly's and Meta's figures, and the papers' statements on masks, teacher and targets."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
-from jssl.losses import cross_crops, cross_patches, koleo
+from jssl.losses import cross_crops, cross_patches, koleo, shares
 from jssl.method import Time
 from jssl.methods.ibot import IBOT
 from jssl.nets.conv import convnet
@@ -17,9 +19,9 @@ from jssl.transforms import ema
 from tests import oracles
 from tests.test_mae import changed
 
-NET = ViT(16, 2, 2, patch=4)
+NET = ViT(16, 1, 2, patch=4)
 SMALL = IBOT(NET, 12, 6, prototypes=10, block=2, tau_t=0.04, tau_t_warmup=0.0)
-OTHER = dataclasses.replace(SMALL, patch_prototypes=7, centering="sinkhorn", koleo_weight=0.1)
+OTHER = dataclasses.replace(SMALL, patch_prototypes=7, centering="sinkhorn", koleo_weight=0.1, mask_group=4)
 SHORT = dataclasses.replace(SMALL, patch_prototypes=7, patch_dim=5, center_hidden=True)  # as DINOv2's vitl16_short
 RANDOM = np.random.RandomState(0)
 VIEWS = {"image": RANDOM.randn(6, 2, 16, 16, 3).astype(np.float32), "local": RANDOM.randn(6, 3, 8, 8, 3).astype("f")}
@@ -27,7 +29,10 @@ START = Time(0, 100, 10.0)
 KEY = jax.random.key(1)
 
 
-@pytest.fixture(scope="module", params=[SMALL, OTHER, SHORT], ids=["iBOT", "DINOv2", "DINOv2, means"])
+METHODS = {"iBOT": SMALL, "DINOv2": OTHER, "DINOv2, means": SHORT}
+
+
+@pytest.fixture(scope="module", params=METHODS.values(), ids=METHODS)
 def state(request):
     """(method, params, carry), the teacher moved away from the student, the centres from 0."""
     method = request.param
@@ -59,7 +64,7 @@ def test_two_losses_of_patches_their_centres_and_gradients_are_lightlys():
         for student, ((teacher, there), _) in zip(students, inputs, strict=True):
             carry = {"center": {"cls": jnp.zeros(10), "patch": center}}
             _, p = method.targets(jnp.zeros((1, 1, 10)), teacher, jnp.asarray(there), carry, START)
-            losses.append(cross_patches(p, jax.nn.log_softmax(student / method.tau_s), there))
+            losses.append(cross_patches(p, jax.nn.log_softmax(student / method.tau_s), shares(there)))
             center = ema(center, teacher[there].mean(0), method.m)
             centers.append(center)
         return sum(losses), (losses, centers)
@@ -124,22 +129,38 @@ def test_masks_hide_a_share_of_some_images():
     assert runs < 0.15  # blocks: of scattered patches it would be 0.42
 
 
-def test_the_loss_is_of_what_the_student_says_of_hidden_patches_and_of_other_crops(state):
-    """By hand, network by network."""
-    method, params, carry = state
-    value, (after, out) = jax.jit(method.loss)(params, carry, VIEWS, KEY, START)
-    assert out["embedding"].shape == (6, 5, 6)
-    assert out["features"].shape == (6, 5, 16)
-    large = VIEWS["image"].reshape(12, 16, 16, 3)
-    hidden = method.mask(jax.random.split(KEY, 3)[0], large)
-    assert 0 < hidden.any(1).sum() < 12
+def test_shares_of_hidden_patches_are_spread_over_a_group():
+    """Of eight crops in a row four have hidden patches, one of 10 to 20 %, one of 20 to 30 %, ..., in any order."""
+    method = IBOT(ViT(16, 1, 2, patch=16), mask_group=8)
+    hidden, place, weights = jax.jit(method.patches)(KEY, np.zeros((1600, 224, 224, 3), np.float32))
+    counts = np.asarray(hidden.sum(1)).reshape(200, 8)
+    ordered = np.sort(counts, 1)
+    assert not ordered[:, :4].any()
+    for i, found in enumerate(ordered[:, 4:].T, 1):
+        assert int(0.1 * i * 196) <= found.min() < found.max() <= (0.1 * i + 0.1) * 196
+    assert (counts > 0).mean(0) == pytest.approx(np.full(8, 0.5), abs=0.12)
+    assert counts.mean() == pytest.approx(0.15 * 196, abs=1)
+    assert place.shape == (200, 39 + 58 + 78 + 98)
+    np.testing.assert_array_equal((weights > 0).sum(1), counts.sum(1))
 
-    target, patch = carry["target"], method.patch_head
-    _, teacher, _ = apply_net(NET, target["encoder"], {}, large)
-    _, student, _ = apply_net(NET.clone(mask_token=True), params["encoder"], {}, large, hidden=hidden)
-    _, small, _ = apply_net(NET, params["encoder"], {}, VIEWS["local"].reshape(18, 8, 8, 3))
+
+def test_no_patch_is_hidden_that_is_not_compared():
+    """0.57 * 100 is 56.99999999999999, and 57 in float32."""
+    method = IBOT(ViT(16, 1, 2, patch=4), mask_probability=1.0, mask_ratio=(0.57, 0.57))
+    hidden, _, weights = jax.jit(method.patches)(KEY, np.zeros((3, 40, 40, 3), np.float32))
+    np.testing.assert_array_equal(hidden.sum(1), 56)
+    np.testing.assert_array_equal((weights > 0).sum(1), 56)
+    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+
+
+def by_hand(method, params, carry):
+    """The loss with scores of all patches, network by network -> (loss, (features, scores of crops, of patches))."""
+    large, target, patch = VIEWS["image"].reshape(12, 16, 16, 3), carry["target"], method.patch_head
+    hidden = method.mask(jax.random.split(KEY, 3)[0], large)
+    _, teacher, _ = apply_net(method.encoder, target["encoder"], {}, large)
+    _, student, _ = apply_net(method.student, params["encoder"], {}, large, hidden=hidden)
+    _, small, _ = apply_net(method.encoder, params["encoder"], {}, VIEWS["local"].reshape(18, 8, 8, 3))
     h = jnp.concatenate([student["cls"].reshape(6, 2, 16), small["cls"].reshape(6, 3, 16)], 1)
-    np.testing.assert_allclose(out["features"], h, atol=1e-5)
     t, t_patch = (
         method.scores("head", target, teacher["cls"].reshape(6, 2, 16))[0],
         method.scores(patch, target, teacher["tokens"])[0],
@@ -147,16 +168,53 @@ def test_the_loss_is_of_what_the_student_says_of_hidden_patches_and_of_other_cro
     p, p_patch = method.targets(t, t_patch, hidden, carry, START)
     said = lambda name, x: jax.nn.log_softmax(method.scores(name, params, x)[0] / 0.1)
     log_q = said("head", h), said(patch, student["tokens"])
-    expected = cross_crops(p, log_q[0]) + cross_patches(p_patch, log_q[1], hidden)
+    loss = cross_crops(p, log_q[0]) + cross_patches(p_patch, log_q[1], shares(hidden))
     if method.koleo_weight:
-        expected += 0.1 * (koleo(h[:, 0]) + koleo(h[:, 1]))
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
+        loss += 0.1 * (koleo(h[:, 0]) + koleo(h[:, 1]))
+    return loss, (h, t, t_patch)
+
+
+@pytest.mark.parametrize(
+    "state, dtype, tolerance",
+    [(method, "float32", 1e-6) for method in METHODS.values()] + [(OTHER, "bfloat16", 1e-2)],
+    ids=[*METHODS, "DINOv2, bfloat16"],
+    indirect=["state"],
+)
+def test_the_loss_is_of_what_the_student_says_of_hidden_patches_and_of_other_crops(state, dtype, tolerance):
+    """And its gradient: scores of the patches that are not compared change neither."""
+    method, params, carry = state
+    method = dataclasses.replace(method, encoder=NET.clone(dtype=jnp.dtype(dtype)))
+    run = jax.value_and_grad(lambda params: method.loss(params, carry, VIEWS, KEY, START), has_aux=True)
+    (value, (after, out)), grads = jax.jit(run)(params)
+    assert out["embedding"].shape == (6, 5, 6)
+    hidden = method.mask(jax.random.split(KEY, 3)[0], VIEWS["image"].reshape(12, 16, 16, 3))
+    assert 0 < hidden.any(1).sum() < 12
+
+    run = jax.value_and_grad(lambda params: by_hand(method, params, carry), has_aux=True)
+    (expected, (h, t, t_patch)), expected_grads = jax.jit(run)(params)
+    np.testing.assert_allclose(value, expected, rtol=tolerance)
+    grads, expected_grads = ravel_pytree(grads)[0], ravel_pytree(expected_grads)[0]
+    assert jnp.linalg.norm(grads - expected_grads) <= tolerance * jnp.linalg.norm(expected_grads)
+    np.testing.assert_allclose(out["features"], h, atol=10 * tolerance)
     if "center" in carry:
-        np.testing.assert_allclose(after["center"]["cls"], ema(carry["center"]["cls"], t.mean((0, 1)), 0.9), atol=1e-6)
-        mean = t_patch[hidden].mean(0) if method.center_hidden else t_patch.mean((0, 1))
-        np.testing.assert_allclose(after["center"]["patch"], ema(carry["center"]["patch"], mean, 0.9), atol=1e-6)
+        means = {"cls": t.mean((0, 1))}
+        means["patch"] = t_patch[hidden].mean(0) if method.center_hidden else t_patch.mean((0, 1))
+        moved = ema(carry["center"], means, 0.9)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance), after["center"], moved)
     else:
         assert "center" not in after
+
+
+def test_heads_see_no_more_patches_than_may_be_hidden(state):
+    """Half of the 16 of each of 12 crops, or 4 and 8 of each group of four; but iBOT's centre is the mean of what the
+    teacher's head says of all."""
+    method, params, carry = state
+    program = str(jax.make_jaxpr(method.loss)(params, carry, VIEWS, KEY, START))
+    groups = 12 // method.mask_group
+    places = lambda width: {int(found) for found in re.findall(rf"f32\[{groups},(\d+),{width}\]", program)}
+    most = {12 if method is OTHER else 8}
+    assert places(method.hidden) == most | ({16} if method is SMALL else set())
+    assert places(method.patch_prototypes or method.prototypes) == most
 
 
 def test_hidden_patches_never_reach_the_student(state):
@@ -197,6 +255,14 @@ def test_what_cannot_be_is_one_line():
     for make, message in (
         (lambda: IBOT(convnet()), "IBOT compares class tokens and patches: encoder ConvNet has none, expected a ViT"),
         (lambda: dataclasses.replace(SMALL, mask_ratio=(0.5, 0.1)), "expected two shares between 0 and 1, ascending"),
+        (
+            lambda: dataclasses.replace(SMALL, mask_group=3),
+            "expected 1, or a number of crops of which .*0.5 is a whole",
+        ),
+        (
+            lambda: dataclasses.replace(SMALL, mask_group=8).mask(KEY, VIEWS["image"][:, 0]),
+            "divisor of the 6 large crops",
+        ),
         (lambda: dataclasses.replace(SMALL, centering="sinkhor"), "did you mean sinkhorn"),
     ):
         with pytest.raises(ValueError, match=message) as error:

@@ -9,11 +9,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jssl.config import nearest
 from jssl.health import assignments
-from jssl.losses import cross_crops, cross_patches, koleo
+from jssl.losses import cross_crops, cross_patches, koleo, shares
 from jssl.masking import block_mask, hidden_first
 from jssl.method import Method
 from jssl.nets.mlp import prototype_head
@@ -55,6 +56,7 @@ class IBOT(Method):
     lambda_base: float = 0.996  # of the teacher
     mask_probability: float = 0.5  # of a large crop to have hidden patches
     mask_ratio: tuple[float, float] = (0.1, 0.5)  # of its patches, drawn evenly (section 4.1)
+    mask_group: int = 1  # crops of which just that share have any, by ratios spread out; in DINOv2's code, a GPU's
     block: int = 16  # patches of the smallest block
     cls_weight: float = 1.0
     patch_weight: float = 1.0
@@ -71,6 +73,10 @@ class IBOT(Method):
                 raise ValueError(f"IBOT compares class tokens and patches: encoder {name} has none, expected a ViT")
         if not 0 < self.mask_ratio[0] <= self.mask_ratio[1] < 1:
             raise ValueError(f"method.mask_ratio={self.mask_ratio}: expected two shares between 0 and 1, ascending")
+        masked = self.mask_probability * self.mask_group
+        if self.mask_group != 1 and (self.mask_group < 1 or abs(masked - round(masked)) > 1e-6):
+            whole = f"of which method.mask_probability={self.mask_probability:g} is a whole number"
+            raise ValueError(f"method.mask_group={self.mask_group}: expected 1, or a number of crops {whole}")
         if self.centering not in CENTERING:
             raise ValueError(f"method.centering={self.centering!r}{nearest(self.centering, CENTERING)}")
         if self.encoder.patch != self.teacher_net.patch:
@@ -128,19 +134,18 @@ class IBOT(Method):
         n, v = x.shape[:2]
         rng_mask, rng_large, rng_small = jax.random.split(rng, 3)
         large = x.reshape(n * v, *x.shape[2:])
-        hidden, place, there = self.patches(rng_mask, large)  # [N * V, L], [N * V, S], [N * V, S]
+        hidden, place, weights = self.patches(rng_mask, large)  # [N * V, L], [G, S], [G, S]
 
         # The teacher sees the large crops, whole.
         teacher = carry["target"] if self.teacher is None else carry["frozen"]
         _, out, _ = apply_net(self.teacher_net, teacher["encoder"], {}, large)
         t, _ = self.scores("head", teacher, out["cls"].reshape(n, v, -1))  # [N, V, K]
-        centred = there | ~there.any() if self.center_hidden else None
-        t_patch, mean = self.of_patches(teacher, out["tokens"], place, centred)  # [N * V, S, K], [K]
+        t_patch, mean = self.taught(teacher, out["tokens"], place, weights > 0)  # [G, S, K], [K]
 
         # The student sees them with hidden patches, and the small ones.
         how = {"hidden": hidden, "train": True, "rng": rng_large}
         _, out, _ = apply_net(self.student, params["encoder"], {}, large, **how)
-        s_patch, _ = self.of_patches(params, out["tokens"], place)
+        s_patch, _ = self.scores(self.patch_head, params, at(out["tokens"], place))
         h = [out["cls"].reshape(n, v, -1)]
         if "local" in views:
             small = views["local"].reshape(-1, *views["local"].shape[2:])
@@ -149,9 +154,9 @@ class IBOT(Method):
         h = jnp.concatenate(h, 1)  # [N, V + L, D]
         s, z = self.scores("head", params, h)  # [N, V + L, K]
 
-        p_t, p_patch = self.targets(t, t_patch, there, carry, time)
+        p_t, p_patch = self.targets(t, t_patch, weights > 0, carry, time)
         cls_loss = cross_crops(p_t, jax.nn.log_softmax(s / self.tau_s))
-        patch_loss = cross_patches(p_patch, jax.nn.log_softmax(s_patch / self.tau_s), there)  # eq. 2
+        patch_loss = cross_patches(p_patch, jax.nn.log_softmax(s_patch / self.tau_s), weights)  # eq. 2
         loss = self.cls_weight * cls_loss + self.patch_weight * patch_loss
         metrics = {"cls_loss": cls_loss, "patch_loss": patch_loss}
         if self.koleo_weight:
@@ -165,7 +170,7 @@ class IBOT(Method):
         return loss, (carry, {"metrics": metrics, "embedding": z, "features": h})
 
     def targets(self, t, t_patch, there, carry, time):
-        """The teacher's distributions, of its scores of crops [N, V, K] and patches [M, S, K]. No gradient passes."""
+        """The teacher's distributions, of its scores of crops [N, V, K] and patches [G, S, K]. No gradient passes."""
         tau = self.temperature(time)
         center = carry.get("center", {"cls": 0.0, "patch": 0.0})
         t, t_patch, center = lax.stop_gradient((t, t_patch, center))
@@ -178,24 +183,30 @@ class IBOT(Method):
 
     def scores(self, name, params, h):
         """Features [..., D] -> their scores by a head, float32 [..., K], and the unit vectors before its last layer."""
-        z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, h)
+        z = self.project(name, params, h)
         return self.last(name, params, z), z
+
+    def project(self, name, params, h):
+        return apply_net(self.heads[name]["projector"], params[name]["projector"], {}, h)[0]
 
     def last(self, name, params, z):
         scores, _, _ = apply_net(self.heads[name]["last"], params[name]["last"], {}, z)
         return scores * params[name].get("gain", 1.0)
 
-    def of_patches(self, params, tokens, place, centred=None):
-        """Scores of the patches at `place` [M, S] or, if None, of all, [M, S, K]; and the mean score [K] of all, the
-        visible ones too, as in iBOT's code, or of those where `centred` [M, S].
+    def taught(self, params, tokens, place, there):
+        """The teacher's scores [G, S, K] of the patches at `place` [G, S] or, if None, of all; and the mean score [K]
+        of all, the visible ones too, as in iBOT's code, or of those that are `there`, bool [G, S].
 
         Scores are linear in the vectors before them, so it is that of the mean vector.
         """
         name = self.patch_head
-        z, _, _ = apply_net(self.heads[name]["projector"], params[name]["projector"], {}, tokens)
-        chosen = z if place is None else jnp.take_along_axis(z, place[..., None], 1)
-        mean = z.mean((0, 1)) if centred is None else jnp.mean(chosen, (0, 1), where=centred[..., None])
-        return self.last(name, params, chosen), self.last(name, params, mean[None])[0]
+        if self.centering == "mean" and not self.center_hidden:
+            z = self.project(name, params, tokens)
+            mean, z = z.mean((0, 1)), at(z, place)
+        else:
+            z = self.project(name, params, at(tokens, place))
+            mean = jnp.mean(z, (0, 1), where=(there | ~there.any())[..., None])
+        return self.last(name, params, z), self.last(name, params, mean[None])[0]
 
     def update(self, params, carry, time):
         return params, {**carry, "target": ema(carry["target"], params, self.momentum(time))}
@@ -205,22 +216,39 @@ class IBOT(Method):
         return {"features": h, **out}
 
     def patches(self, rng, x):
-        """-> (which are hidden, bool [M, L] or None; the places of those compared, int [M, S], None for all; which of
-        these count, bool [M, S])."""
+        """-> (which are hidden, bool [M, L] or None; the places of those compared, int [G, S], each group's among all
+        patches of its crops, None for all; what each of these counts, [G, S], `shares` and 0 for those not hidden)."""
         if self.teacher is not None:
-            return None, None, jnp.ones((len(x), math.prod(grid(x, self.encoder.patch))), bool)
+            return None, None, shares(jnp.ones((len(x), math.prod(grid(x, self.encoder.patch))), bool))
         hidden = self.mask(rng, x)
-        # Of each image as many places as may be hidden: the hidden ones first, then some that do not count.
-        place = hidden_first(hidden, math.floor(self.mask_ratio[1] * hidden.shape[1]))
-        return hidden, place, jnp.take_along_axis(hidden, place, 1)
+        together = lambda x: x.reshape(-1, self.mask_group * hidden.shape[1])
+        # Of each group as many places as may be hidden: the hidden ones first, then some that do not count.
+        place = hidden_first(together(hidden), sum(self.most(hidden.shape[1])))
+        return hidden, place, jnp.take_along_axis(together(shares(hidden)), place, 1)
 
     def mask(self, rng, x):
-        """bool [N, L]: blocks of a random share of the patches of some images, none of the others."""
-        rng_some, rng_ratio, rng_blocks = jax.random.split(rng, 3)
-        shape = grid(x, self.encoder.patch)
-        some = jax.random.bernoulli(rng_some, self.mask_probability, (len(x),))
-        ratio = jax.random.uniform(rng_ratio, (len(x),), minval=self.mask_ratio[0], maxval=self.mask_ratio[1])
-        return block_mask(rng_blocks, shape, jnp.int32(some * ratio * math.prod(shape)), self.block)
+        """bool [M, L]: blocks of a random share of the patches of some crops, none of the others.
+
+        In a group of crops one has its share in the lowest part of `mask_ratio`, one in the next, and so on: so fewer
+        patches may be hidden in all than where each crop is drawn by itself.
+        """
+        rng_some, rng_ratio, rng_blocks, rng_order = jax.random.split(rng, 4)
+        shape, group = grid(x, self.encoder.patch), self.mask_group
+        if len(x) % group:
+            crops = f"the {len(x)} large crops of a batch, or of a part of it with train.accumulate"
+            raise ValueError(f"method.mask_group={group}: expected a divisor of {crops}")
+        most = jnp.array(self.most(math.prod(shape)))
+        order = jnp.argsort(jax.random.uniform(rng_order, (len(x) // group, group)), 1).reshape(-1)  # [M]
+        some = order + jax.random.uniform(rng_some, (len(x),)) < self.mask_probability * group
+        low, high = self.mask_ratio
+        part = (order + jax.random.uniform(rng_ratio, (len(x),))) / len(most)
+        counts = jnp.int32(some * (low + (high - low) * part) * math.prod(shape))
+        return block_mask(rng_blocks, shape, jnp.minimum(counts, most[order]), self.block)
+
+    def most(self, length):
+        """How many of its `length` patches may be hidden in each of the crops of a group that have any, ascending."""
+        parts = max(round(self.mask_probability * self.mask_group), 1)
+        return [math.floor(ratio * length) for ratio in np.linspace(*self.mask_ratio, parts + 1)[1:]]
 
     def temperature(self, time):
         """From tau_t_start to tau_t along a line."""
@@ -229,3 +257,10 @@ class IBOT(Method):
     def momentum(self, time):
         """From lambda_base to 1 along half a cosine."""
         return time.cosine(self.lambda_base)
+
+
+def at(x, place):
+    """The rows of x [M, L, D] at these places of groups of them, int [G, S], or all -> [G, S, D] or x."""
+    if place is None:
+        return x
+    return jnp.take_along_axis(x.reshape(len(place), -1, x.shape[-1]), place[..., None], 1)
