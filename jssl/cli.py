@@ -6,6 +6,7 @@ import sys
 
 from jssl import notes, pages
 from jssl.evals.table import DEFAULT, PROTOCOLS
+from jssl.files import NAMES
 
 DESCRIPTION = "Self-supervised learning in JAX."
 
@@ -13,6 +14,7 @@ DESCRIPTION = "Self-supervised learning in JAX."
 def program():
     """The program `jssl`: `main` in huge pages of memory."""
     pages.huge()
+    sys.stdout.reconfigure(errors=NAMES)
     main()
 
 

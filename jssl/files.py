@@ -1,8 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and names that are not UTF-8, as old disks have them."""
 
 import contextlib
 import os
 import pathlib
+
+NAMES = "surrogateescape"  # how Python has such a name as text: written so it is the same bytes again
 
 
 @contextlib.contextmanager
@@ -10,7 +12,7 @@ def whole(path, mode="w", **how):
     """`open` for writing, beside `path`; at the end the file takes its place, and until then `path` is as it was."""
     path = pathlib.Path(path)
     part = path.with_name(f"{path.name}.part")
-    text = {} if "b" in mode else {"encoding": "utf-8"}
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": NAMES}
     with part.open(mode, **text, **how) as file:
         yield file
     os.replace(part, path)

@@ -136,8 +136,7 @@ def _draw(out, workdir, source, queries, pictures, rows):
         tiles = f'<div class="row" style="grid-template-columns: {columns}">{"".join(tiles)}</div>'
         heading = f'<h2 style="overflow-wrap: anywhere">{sections.escape(os.path.basename(path))}</h2>'
         body.append(f"<section>{heading}{tiles}</section>")
-    body.append("<footer>Made by jssl search: cosine similarity of features, exact.</footer>")
-    report.page(out, "Search · jssl", body)
+    report.page(out, "Search", body, "jssl search: cosine similarity of features, exact")
 
 
 def _sheet(title, queries, asked, rows, thumbs, names):
