@@ -142,7 +142,10 @@ def _overrides(parser, verb, rest):
     words, prefixes = iter(rest), {"train": ("--config.",), "eval": tuple(f"--{name}." for name in PROTOCOLS)}
     for word in words:
         if not word.startswith(prefixes.get(verb, ())):
-            parser.error(f"unrecognised argument {word!r}; `jssl {verb} --help` lists them")
+            field = (
+                f"; a field of the config is given as --config.{word[2:]}" if verb == "train" and "." in word else ""
+            )
+            parser.error(f"unrecognised argument {word!r}; `jssl {verb} --help` lists them{field}")
         name, equals, value = word.removeprefix("--config." if verb == "train" else "--").partition("=")
         overrides[name] = value if equals else next(words, "true")
     return overrides

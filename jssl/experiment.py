@@ -17,9 +17,10 @@ import optax
 
 import jssl
 from jssl import data, probe, watch
-from jssl.config import build, complete
+from jssl.config import build, complete, nearest
 from jssl.evals import links
 from jssl.evals.labels import share
+from jssl.evals.table import PROTOCOLS
 from jssl.method import Method, Time
 from jssl.optim import optimizer, schedule
 from jssl.start import ENCODER
@@ -29,6 +30,7 @@ RESIDENT_CPU = 2**30  # bytes, where a device does not tell its memory
 IMAGES = {True: 20e6, False: 150e3}  # seen in a run whose length nobody chose, with and without an accelerator
 PARTS = {"log_every": 100, "eval.every": 10, "checkpoint.every": 5}  # of a run, where a cadence is None
 SAMPLE = 64  # images whose size is looked at
+DTYPES = ("float32", "bfloat16")
 CADENCES = ("log_every", "train.refresh_every", "eval.every", "checkpoint.every")
 
 
@@ -108,6 +110,7 @@ def fill(config, source, devices=None):
     config = config.copy_and_resolve_references()
     accelerator = devices[0].platform != "cpu"
     chosen = {}
+    _check_given(config)
 
     def choose(path, value, why):
         section, _, key = path.rpartition(".")
@@ -178,6 +181,22 @@ def _of_images(config, source, choose, accelerator, device):
         if config[section].get(key, 0) is None:
             choose(path, value, f"{n:,} images of {size} pixels on a {device}")
     choose("train.batch_size", _batch_size(n, size, accelerator), f"{n:,} images of {size} pixels")
+
+
+def _check_given(config):
+    """One line for a number, a dtype or a protocol that is none, before anything is reckoned from it."""
+    train = config.train
+    for key in ("batch_size", "steps", "accumulate", "steps_per_call"):
+        if train[key] is not None and train[key] < 1:
+            raise ValueError(f"train.{key}={train[key]}: expected a whole number of at least 1")
+    if train.epochs is not None and not train.epochs > 0:
+        raise ValueError(f"train.epochs={train.epochs:g}: expected more than 0")
+    if config.dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype={config.dtype!r}: expected {' or '.join(DTYPES)}{nearest(config.dtype, DTYPES)}")
+    for name in config.eval.protocols.split(",") if config.eval.protocols else ():
+        if name not in PROTOCOLS:
+            known = f"expected some of {', '.join(PROTOCOLS)}{nearest(name, PROTOCOLS)}"
+            raise ValueError(f"eval.protocols={config.eval.protocols}: there is no protocol {name!r}, {known}")
 
 
 def check(config, source, devices):

@@ -16,3 +16,14 @@ def whole(path, mode="w", **how):
     with part.open(mode, **text, **how) as file:
         yield file
     os.replace(part, path)
+
+
+def place_for(path):
+    """Makes the folder that a file is to be written to, before the work whose result it is; ValueError where a file is
+    in its place."""
+    try:
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"{path} cannot be written: {pathlib.Path(path).parent} is a file, expected a folder"
+        ) from None

@@ -284,6 +284,8 @@ def test_a_manifest_that_is_wrong_is_one_line(tmp_path, text, message):
         (["--count", "0"], "at least 1"),
         (["--like", "folder:nowhere"], "nowhere is not there"),
         (["--workdir", "nowhere"], "jssl train"),
+        (["--min-side", "-5"], "--min-side -5: expected"),
+        (["--max-aspect", "0.5"], "--max-aspect 0.5: expected"),
         (["--min-side", "500"], "none of the 20 images"),
     ],
 )

@@ -169,6 +169,9 @@ def test_npz_images_with_and_without_channels_and_labels(tmp_path):
         ("npz:{}/labels.npz", r"`y` is int64 \[3\], expected whole numbers \[4\]"),
         ("npz:{}/other.npz", "expected an array `image` .* found pixels"),
         ("npz:{}/flat.npz@test", r"cannot read @test, expected a slice such as @\[:1000\]"),
+        ("{}", "says no kind: expected folder:/"),
+        ("{}/flat.npz", "says no kind: expected npz:/"),
+        ("{}/mutag", "says no kind: expected tu:/"),
         ("folder:{}/none", "is not there"),
         ("folder:{}/text.npz", "is a file, expected a folder or a manifest"),
         ("folder:{}", "no images below .* expected files named .jpg"),
@@ -180,6 +183,8 @@ def test_what_cannot_be_opened_is_one_clear_line(tmp_path, spec, says):
     np.savez(tmp_path / "labels.npz", x=np.zeros((4, 3, 3), np.uint8), y=np.arange(3))
     np.savez(tmp_path / "other.npz", pixels=np.zeros((4, 3, 3), np.uint8))
     (tmp_path / "text.npz").write_text("not an archive")
+    (tmp_path / "mutag").mkdir()
+    (tmp_path / "mutag" / "MUTAG_graph_indicator.txt").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=says) as error:
         data.open_source(spec.format(tmp_path))
     one_line(error)

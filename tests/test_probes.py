@@ -10,6 +10,7 @@ from jssl import data
 from jssl.config import load
 from jssl.encoder import Encoder
 from jssl.evals import table
+from jssl.evals.run import embed
 from jssl.evals.subject import of_run, pixels
 from jssl.search import search
 from jssl.train import train
@@ -143,11 +144,22 @@ def test_what_is_wrong_is_one_line(workdir, photos, tmp_path):
         assert "\n" not in str(found.value)
 
     refused("there is no such file; did you mean 60.png", FileNotFoundError, queries=[photos / "0.png"])
+    refused("there is no such file, expected an image$", FileNotFoundError, queries=[photos / "none-of-them.jpeg"])
+    refused("broken.png is a file, expected a folder", out=tmp_path / "broken.png" / "x.html")
     refused("broken.png cannot be decoded: not an image", queries=[tmp_path / "broken.png"])
     refused("is a folder; expected one image file", queries=[photos])
     refused("no images below", index=f"folder:{tmp_path}/empty")
     refused("cannot draw .gif, expected .html or .png", out="x.gif")
     refused("--count 0", count=0)
+    with pytest.raises(ValueError, match=r"holds a graph of .* trained on images"):
+        of_run(workdir, data="knn:digits@[:50]")
+
+
+def test_the_folder_of_what_is_asked_for_is_made(workdir, photos, tmp_path):
+    how = {"workdir": workdir, "index": f"folder:{photos}", "queries": [photos / "09.png"]}
+    search(**how, out=tmp_path / "new" / "found.html")
+    embed(workdir, "digits@[:4]", tmp_path / "other" / "x.npz")
+    assert sorted(file.name for file in tmp_path.glob("*/*")) == ["found.html", "x.npz"]
 
 
 def test_rank_needs_no_labels(workdir):

@@ -47,8 +47,8 @@ def curate(
     Features lie in files in OUT while this runs, in half precision; memory holds a few texts and numbers an image.
     Raises ValueError or FileNotFoundError, in one line.
     """
-    _check(threshold, neighbours, count, clusters)
-    workers = default_workers() if workers is None else workers
+    _check(threshold, max_aspect, neighbours=neighbours, count=count, clusters=clusters, min_side=min_side)
+    workers = default_workers() if workers is None else max(workers, 0)
     encoder = None
     if workdir is not None:
         from jssl.encoder import Encoder
@@ -92,12 +92,14 @@ def curate(
     return f"{len(kept):,} of {len(reason):,} images are kept: folder:{out / 'manifest.csv'}, {path}"
 
 
-def _check(threshold, neighbours, count, clusters):
+def _check(threshold, max_aspect, **counts):
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"--threshold {threshold:g}: expected a cosine above 0 and up to 1, such as {THRESHOLD}")
-    for name, value in {"neighbours": neighbours, "count": count, "clusters": clusters}.items():
+    if max_aspect < 1:
+        raise ValueError(f"--max-aspect {max_aspect:g}: expected longer side / shorter, at least 1, such as 5")
+    for name, value in counts.items():
         if value is not None and value < 1:
-            raise ValueError(f"--{name} {value}: expected a whole number of at least 1")
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected a whole number of at least 1")
 
 
 def _opened(option, spec):

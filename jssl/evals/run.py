@@ -13,6 +13,7 @@ from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
 from jssl.evals.subject import BATCH, config_of, learns_labels, of_run
 from jssl.experiment import provenance
+from jssl.files import place_for
 
 SEEN = "the encoder was trained on images of this test set with their labels: expected others, --test"
 
@@ -118,6 +119,7 @@ def embed(workdir, data, out):
         )
     encoder = Encoder(workdir)
     source = sources.open_source(data, channels=encoder.channels)
+    place_for(out)
     features = encoder.embed(source, BATCH, sources.default_workers())
     names = range(len(features)) if source.names is None else source.names
     columns = {"features": features, "names": np.asarray(names, str)}
