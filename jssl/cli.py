@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from jssl import notes, pages
+from jssl import __version__, notes, pages
 from jssl.evals.table import DEFAULT, PROTOCOLS
 from jssl.files import NAMES
 
@@ -41,6 +41,7 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="jssl", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"jssl {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     verb = lambda name, text: verbs.add_parser(name, help=text, description=text, allow_abbrev=False)

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import jssl
 from jssl import cli
 from jssl.config import experiments
 
@@ -24,6 +25,15 @@ def test_list_shows_every_method_with_its_variants(capsys):
         assert name in out
     assert "demo" in out
     assert "imagenet" in out
+    images, graphs = out.split("graphs:")
+    assert "  simclr   " in images
+    assert "  dgi   " in graphs
+    assert max(map(len, out.splitlines())) <= 130
+
+
+def test_it_is_a_module_too_and_says_its_version():
+    command = [sys.executable, "-m", "jssl", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == f"jssl {jssl.__version__}\n"
 
 
 def test_who_reads_may_stop_reading():

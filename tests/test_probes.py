@@ -10,7 +10,7 @@ from jssl import data
 from jssl.config import load
 from jssl.encoder import Encoder
 from jssl.evals import table
-from jssl.evals.run import embed
+from jssl.evals.run import embed, evaluate
 from jssl.evals.subject import of_run, pixels
 from jssl.search import search
 from jssl.train import train
@@ -153,6 +153,14 @@ def test_what_is_wrong_is_one_line(workdir, photos, tmp_path):
     refused("--count 0", count=0)
     with pytest.raises(ValueError, match=r"holds a graph of .* trained on images"):
         of_run(workdir, data="knn:digits@[:50]")
+
+
+def test_classes_that_do_not_fit_are_refused_before_anything_is_embedded(workdir, tmp_path, monkeypatch):
+    digits = data.open_source("digits@test[:20]")
+    np.savez(tmp_path / "others.npz", image=digits.images, label=digits.labels, label_names=list("abcdefghij"))
+    monkeypatch.setattr(Encoder, "embed", None)
+    with pytest.raises(ValueError, match="has the class 'a', which is none of the 10 classes of digits"):
+        evaluate(workdir, "rank", data="digits", test=f"npz:{tmp_path}/others.npz")
 
 
 def test_the_folder_of_what_is_asked_for_is_made(workdir, photos, tmp_path):

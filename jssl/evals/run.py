@@ -70,6 +70,7 @@ def of_images(workdir, names, asked, draws, data, test, options):
     """
     protocols = {name: table.find(name) for name in names}
     subject = of_run(workdir, data, test, draws=draws, options=options, missing=(missing := {}))
+    subject.check()
     save_pictures(workdir, subject.embedded("trained", "test"), subject.splits["test"])
     save_patches(workdir, subject.encoders["trained"], subject.splits["test"])
     said = {part: source.spec for part, source in subject.splits.items()}

@@ -93,6 +93,10 @@ class Subject:
         """Whether there are labels of all images."""
         return all(source.labels is not None for source in self.splits.values())
 
+    def check(self):
+        """Raises as `labels` does where classes do not fit, before minutes of work; without labels there is no need."""
+        return self.labels if self.labelled else None
+
     @property
     def tested(self):
         """The test images as `kept.write` takes them."""
