@@ -251,6 +251,17 @@ def test_too_many_bad_files_stop_the_run(zoo):
     data.open_source(f"folder:{zoo}", max_bad=4 / 14)
 
 
+def test_files_beside_class_folders_are_said_to_leave_no_classes(tmp_path, caplog):
+    logging.get_absl_logger().propagate = True
+    caplog.set_level("INFO", logger="absl")
+    for i in range(10):
+        (tmp_path / str(i % 2)).mkdir(exist_ok=True)
+        picture(i).save(tmp_path / str(i % 2) / f"{i}.png")
+    picture(10).save(tmp_path / "stray.png")
+    assert data.open_source(f"folder:{tmp_path}").labels is None
+    assert "11 images, of no classes since not all lie in sub-folders, such as stray.png" in caplog.text
+
+
 def test_labels_are_the_first_folders(photos):
     (photos / "dog" / "deeper").mkdir()
     picture(99).save(photos / "dog" / "deeper" / "x.jpg")

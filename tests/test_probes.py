@@ -163,6 +163,12 @@ def test_classes_that_do_not_fit_are_refused_before_anything_is_embedded(workdir
         evaluate(workdir, "rank", data="digits", test=f"npz:{tmp_path}/others.npz")
 
 
+def test_without_labels_it_is_said_of_which_set(workdir, tmp_path):
+    np.savez(tmp_path / "bare.npz", image=data.open_source("digits@test[:20]").images)
+    said = evaluate(workdir, data="digits@[:20]", test=f"npz:{tmp_path}/bare.npz")
+    assert f"no labels in npz:{tmp_path}/bare.npz: k-NN and probes need them" in said
+
+
 def test_the_folder_of_what_is_asked_for_is_made(workdir, photos, tmp_path):
     how = {"workdir": workdir, "index": f"folder:{photos}", "queries": [photos / "09.png"]}
     search(**how, out=tmp_path / "new" / "found.html")

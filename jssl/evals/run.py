@@ -79,7 +79,8 @@ def of_images(workdir, names, asked, draws, data, test, options):
         said["encoder_saw_their_labels"] = True
     if not asked and not subject.labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}
-        return [], unlabelled(workdir, found, said["train"]), subject
+        bare = next(source.spec for source in subject.splits.values() if source.labels is None)
+        return [], unlabelled(workdir, found, bare), subject
     scores = []
     for name, protocol in protocols.items():
         known = len(missing)
