@@ -4,8 +4,9 @@ import argparse
 import os
 import sys
 
-from jssl import notes, pages
+from jssl import __version__, notes, pages
 from jssl.evals.table import DEFAULT, PROTOCOLS
+from jssl.files import NAMES
 from jssl.processes import first, number
 
 DESCRIPTION = "Self-supervised learning in JAX."
@@ -15,6 +16,7 @@ TOGETHER = ("train", "eval", "embed", "search")  # of several processes; other v
 def program():
     """The program `jssl`: `main` in huge pages of memory."""
     pages.huge()
+    sys.stdout.reconfigure(errors=NAMES)
     main()
 
 
@@ -46,6 +48,7 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="jssl", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"jssl {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     verb = lambda name, text: verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -147,7 +150,10 @@ def _overrides(parser, verb, rest):
     words, prefixes = iter(rest), {"train": ("--config.",), "eval": tuple(f"--{name}." for name in PROTOCOLS)}
     for word in words:
         if not word.startswith(prefixes.get(verb, ())):
-            parser.error(f"unrecognised argument {word!r}; `jssl {verb} --help` lists them")
+            field = (
+                f"; a field of the config is given as --config.{word[2:]}" if verb == "train" and "." in word else ""
+            )
+            parser.error(f"unrecognised argument {word!r}; `jssl {verb} --help` lists them{field}")
         name, equals, value = word.removeprefix("--config." if verb == "train" else "--").partition("=")
         overrides[name] = value if equals else next(words, "true")
     return overrides

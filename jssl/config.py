@@ -110,7 +110,8 @@ def load(spec, overrides=None):
     """The complete config of `FILE[:VARIANT]` or of a bare `NAME[:VARIANT]`, overridden by {path: text or value}.
 
     Every hyper-parameter of the method, encoder and views is filled in with its default, so that the resolved config
-    says it all and a misspelt override can be refused.
+    says it all and a misspelt override can be refused. The recipe's test set goes with its training set: of another
+    source there is none until it is given.
     """
     overrides = dict(overrides or {})
     path, _, variant = spec.partition(":")
@@ -121,8 +122,11 @@ def load(spec, overrides=None):
         if name is not None and name != config[section].name:
             config[section] = {"name": name, **_kept(name, config[section], section)}
     complete(config)
+    before, of = config.data.source, lambda source: str(source).partition("@")[0]
     for path, value in overrides.items():
         override(config, path, value)
+    if of(config.data.source) != of(before) and "data.eval_source" not in overrides:
+        config.data.eval_source = None
     return config
 
 

@@ -16,7 +16,7 @@ import optax
 
 import jssl
 from jssl import data, modalities, probe, watch
-from jssl.config import build
+from jssl.config import build, nearest
 from jssl.method import Method, Time
 from jssl.optim import optimizer, schedule
 from jssl.start import ENCODER
@@ -25,6 +25,7 @@ RESIDENT_SHARE = 0.25  # of a device's memory that images may take
 RESIDENT_CPU = 2**30  # bytes, where a device does not tell its memory
 IMAGES = {True: 20e6, False: 150e3}  # seen in a run whose length nobody chose, with and without an accelerator
 PARTS = {"log_every": 100, "eval.every": 10, "checkpoint.every": 5}  # of a run, where a cadence is None
+DTYPES = ("float32", "bfloat16")
 CADENCES = ("log_every", "train.refresh_every", "eval.every", "checkpoint.every")
 
 
@@ -76,6 +77,7 @@ def fill(config, source, devices=None):
     config = config.copy_and_resolve_references()
     accelerator = devices[0].platform != "cpu"
     chosen = {}
+    _check_given(config)
 
     def choose(path, value, why):
         section, _, key = path.rpartition(".")
@@ -119,6 +121,18 @@ def fill(config, source, devices=None):
         train.steps = max(steps - steps % train.steps_per_call, train.steps_per_call)
     check(config, source, devices)
     return config, list(chosen.values())
+
+
+def _check_given(config):
+    """One line for a number or a dtype that is none, before anything is reckoned from it."""
+    train = config.train
+    for key in ("batch_size", "steps", "accumulate", "steps_per_call"):
+        if train[key] is not None and train[key] < 1:
+            raise ValueError(f"train.{key}={train[key]}: expected a whole number of at least 1")
+    if train.epochs is not None and not train.epochs > 0:
+        raise ValueError(f"train.epochs={train.epochs:g}: expected more than 0")
+    if config.dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype={config.dtype!r}: expected {' or '.join(DTYPES)}{nearest(config.dtype, DTYPES)}")
 
 
 def check(config, source, devices):

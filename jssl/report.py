@@ -12,7 +12,7 @@ from jssl import by_class, figures, maps, pictures, sections, several
 from jssl.corruptions import corruptions
 from jssl.curves import curves
 from jssl.evals.kept import read as read_predictions
-from jssl.files import whole
+from jssl.files import place_for, whole
 from jssl.maps import unit
 from jssl.writers import read_metrics
 
@@ -79,14 +79,12 @@ def of_one(run, how):
     ]
 
 
-def page(path, title, body):
-    """Writes the parts of a page, HTML or empty, into the template of all reports -> path."""
-    body = [
-        *body,
-        "<footer>Made by jssl from the files of the run directory; nothing is loaded from elsewhere.</footer>",
-    ]
+def page(path, title, body, made="jssl from the files of the run directory"):
+    """Writes the parts of a page, HTML or empty, into the template of all reports -> path. made: by what, in words."""
+    body = [*body, f"<footer>Made by {made}; nothing is loaded from elsewhere.</footer>"]
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
     text = template.substitute(title=sections.escape(f"{title} · jssl"), body="\n".join(filter(None, body)))
+    place_for(path)
     with whole(path) as file:
         file.write(text)
     return path

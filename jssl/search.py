@@ -1,5 +1,6 @@
 """`jssl search`: the images of a folder that an encoder finds nearest to given ones, as a list and as a picture."""
 
+import difflib
 import hashlib
 import os
 import pathlib
@@ -8,11 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jssl import data, figures, report, sections
-from jssl.config import nearest
 from jssl.data.folder import Files
 from jssl.encoder import Encoder
 from jssl.evals.neighbours import neighbours
-from jssl.files import whole
+from jssl.files import place_for, whole
 from jssl.sharding import distribute
 
 FOLDER = "search"  # of a run, for the features of what was searched
@@ -37,6 +37,7 @@ def search(workdir, index, queries, count=10, out="search.html"):
     if encoder.modality != "image":
         raise ValueError(f"{workdir} holds an encoder of {encoder.modality}s; expected one of images")
     pictures = [_opened(path, encoder.channels) for path in queries]
+    place_for(out)
     source = data.open_source(index, channels=encoder.channels)
     if source.modality != "image":
         raise ValueError(f"--index {index} holds {source.contents}; expected images, such as folder:PHOTOS")
@@ -100,7 +101,9 @@ def _opened(path, channels):
         raise ValueError(f"--query {path} is a folder; expected one image file, and --index folder:{path} to search it")
     if not path.is_file():
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
-        raise FileNotFoundError(f"--query {path}: there is no such file{nearest(path.name, beside)}")
+        near = difflib.get_close_matches(path.name, beside, 3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ", expected an image"
+        raise FileNotFoundError(f"--query {path}: there is no such file{hint}")
     try:
         return _single(path, channels).image(0)
     except data.BadImage as error:
@@ -139,8 +142,7 @@ def _draw(out, workdir, source, queries, pictures, rows):
         tiles = f'<div class="row" style="grid-template-columns: {columns}">{"".join(tiles)}</div>'
         heading = f'<h2 style="overflow-wrap: anywhere">{sections.escape(os.path.basename(path))}</h2>'
         body.append(f"<section>{heading}{tiles}</section>")
-    body.append("<footer>Made by jssl search: cosine similarity of features, exact.</footer>")
-    report.page(out, "Search · jssl", body)
+    report.page(out, "Search", body, "jssl search: cosine similarity of features, exact")
 
 
 def _sheet(title, queries, asked, rows, thumbs, names):

@@ -14,16 +14,16 @@ TABLES = ("positions", "table")  # on a grid of patches, and so of any resolutio
 ENCODER = r"^encoder(/|$)"  # where every method keeps it, in params
 
 
-def start(state, origin):
+def start(state, origin, there=None):
     """The state before step 0 with the encoder of another run in every place of its own, averages too.
 
     origin: a run directory (its exported encoder, else its newest checkpoint), an encoder's folder, or an .npz file of
     arrays under flat paths. Taken is what has the name and the shape; tables of positions of another resolution are
-    resized. -> (the state, lines that say what was loaded, and all that was not).
+    resized. there: what `arrays` has read of it. -> (the state, lines that say what was loaded, and all that was not).
 
     Raises ValueError or FileNotFoundError, one line, where there is nothing, or nothing that fits.
     """
-    there, new, lines = _arrays(origin), {}, []
+    there, new, lines = arrays(origin) if there is None else there, {}, []
     here = {"params": state.params, "carry": state.carry}
     for what, like in (("encoder", state.params["encoder"]), ("batch statistics", _stats(state))):
         if not like:
@@ -105,8 +105,8 @@ def _stats(state):
     return state.carry.get("stats", {}).get("encoder", {})
 
 
-def _arrays(origin):
-    """{path: array} of a run directory, an encoder's folder or an .npz file."""
+def arrays(origin):
+    """{path: array} of a run directory, an encoder's folder or an .npz file; raises as `start` where there are none."""
     folder = pathlib.Path(origin).expanduser().absolute()
     files = (folder / "encoder" / "weights.npz", folder / "weights.npz", folder)
     file = next((file for file in files if file.is_file()), None)
@@ -121,8 +121,8 @@ def _arrays(origin):
             f"init.encoder: there is no encoder or checkpoint in {origin}; expected a run directory, an encoder's "
             "folder or an .npz file"
         )
-    arrays = read_arrays(folder / "checkpoints" / str(steps[0]) / "state")
-    return {name: x for name, x in arrays.items() if name.startswith(("params/", "carry/"))}
+    found = read_arrays(folder / "checkpoints" / str(steps[0]) / "state")
+    return {name: x for name, x in found.items() if name.startswith(("params/", "carry/"))}
 
 
 def _inside(name, prefix):
@@ -133,6 +133,6 @@ def _shape(x):
     return " x ".join(map(str, x.shape)) or "a number"
 
 
-def _few(arrays):
-    named = [f"{path} {_shape(x)}" for path, x in list(arrays.items())[:3]]
-    return ", ".join(named) + (", ..." if len(arrays) > 3 else "") if named else "no arrays"
+def _few(found):
+    named = [f"{path} {_shape(x)}" for path, x in list(found.items())[:3]]
+    return ", ".join(named) + (", ..." if len(found) > 3 else "") if named else "no arrays"

@@ -25,6 +25,7 @@ from jssl.log import Log
 from jssl.method import LABELS
 from jssl.optim import restart
 from jssl.sharding import distribute, everywhere, make_mesh, put, replicated, rows_here, state_shardings
+from jssl.start import arrays
 from jssl.start import start as start_from
 from jssl.step import init_state, train_step, train_steps
 from jssl.transforms import rows
@@ -111,8 +112,10 @@ class Run:
             state = checkpoints.restore(self.shapes)
             fresh = state is None
             if fresh:
+                origin = config.init.encoder
+                there = arrays(origin) if origin else {}  # before the first compile: a path may be mistyped
                 state = fill(self.begin(), config.init_from)
-                state, said = start_from(state, config.init.encoder) if config.init.encoder else (state, [])
+                state, said = start_from(state, origin, there) if origin else (state, [])
                 chosen = chosen + said + self.unguarded()
             start = int(state.step)
             self.check_start(start)

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import jssl
 from jssl import cli
 from jssl.config import experiments
 
@@ -24,6 +25,15 @@ def test_list_shows_every_method_with_its_variants(capsys):
         assert name in out
     assert "demo" in out
     assert "imagenet" in out
+    images, graphs = out.split("graphs:")
+    assert "  simclr   " in images
+    assert "  dgi   " in graphs
+    assert max(map(len, out.splitlines())) <= 130
+
+
+def test_it_is_a_module_too_and_says_its_version():
+    command = [sys.executable, "-m", "jssl", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == f"jssl {jssl.__version__}\n"
 
 
 def test_who_reads_may_stop_reading():
@@ -45,6 +55,13 @@ def test_who_reads_may_stop_reading():
         (["train", "--config", "simclr", "--config.optim.name=lrs"], "'lrs'", "lars"),
         (["train", "--config", "simclr", "--config.train.batch_size=4096"], "1297 images", "train.batch_size"),
         (["train", "--config", "simclr", "--config.train.steps_per_call=7"], "steps_per_call=7", "nearest"),
+        (["train", "--config", "simclr", "--config.train.batch_size=0"], "train.batch_size=0", "at least 1"),
+        (["train", "--config", "simclr", "--config.train.accumulate=0"], "train.accumulate=0", "at least 1"),
+        (["train", "--config", "simclr", "--config.train.steps=-1"], "train.steps=-1", "at least 1"),
+        (["train", "--config", "simclr", "--config.train.epochs=0"], "train.epochs=0", "more than 0"),
+        (["train", "--config", "simclr", "--config.dtype=bfloat"], "'bfloat'", "mean bfloat16"),
+        (["train", "--config", "simclr", "--config.eval.protocols=knn,lineer"], "'lineer'", "mean linear"),
+        (["train", "--config", "simclr", "--optim.lr=1"], "unrecognised", "--config.optim.lr=1"),
         (["train", "--config", "simclr", "--steps=7"], "--steps=7", "--help"),
         (["eval", "--workdir", "nowhere"], "nowhere", "jssl train"),
         (["eval", "--workdir", "x", "--protocol", "knn", "--knn.nonsense=1"], "knn.nonsense", "of k, temperature"),

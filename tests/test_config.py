@@ -36,6 +36,14 @@ def file(tmp_path):
     return str(path)
 
 
+def test_the_test_set_of_a_recipe_goes_with_its_training_set():
+    source = lambda **fields: load("simclr:demo", {f"data.{name}": value for name, value in fields.items()}).data
+    assert source().eval_source == "digits@test"
+    assert source(source="digits@train[:100]").eval_source == "digits@test"
+    assert source(source="folder:PHOTOS").eval_source is None
+    assert source(source="npz:a.npz", eval_source="npz:b.npz").eval_source == "npz:b.npz"
+
+
 @pytest.mark.parametrize("spec", ["simclr", "simclr:demo", "experiments/simclr.py", "experiments/simclr.py:demo"])
 def test_an_experiment_has_a_name_and_a_path(spec):
     assert load(spec) == load("simclr:demo")

@@ -11,11 +11,13 @@ from PIL import Image
 
 from benchmarks import curate as bench
 from jssl import cli, data
-from jssl.curate import curate
+from jssl.curate import curate, page
 from jssl.curate.balance import balanced, shares
 from jssl.curate.near import groups, nearest, nearness
 from jssl.data import descriptor
 from jssl.encoder import Encoder
+from jssl.evals.kept import identity
+from jssl.evals.labels import per_class
 
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
@@ -79,6 +81,25 @@ def test_the_largest_of_copies_stays_and_others_are_named_with_their_reason(pool
     assert "0-mirrored.jpg" in page
     assert "not an image" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_largest_group_of_copies_is_shown_first_and_the_page_ends_once(pool, tmp_path, monkeypatch):
+    picture(1).save(pool / "1-again.bmp")
+    monkeypatch.setattr(page, "GROUPS", 1)
+    curate(f"folder:{pool}", tmp_path / "out", workers=0)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "2 groups, 1 of them shown, the largest first" in text
+    assert "1 of 4" in text
+    assert "1 of 3" not in text
+    assert text.count("<footer>") == 1
+
+
+def test_how_far_it_has_come_is_said(pool, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("jssl.curate.SAID", 1e-9)
+    logging.get_absl_logger().propagate = True
+    caplog.set_level("INFO", logger="absl")
+    curate(f"folder:{pool}", tmp_path / "out", workers=0)
+    assert "20 of 20 images looked at, 0:00 left" in caplog.text
 
 
 def test_files_of_types_that_are_not_read_are_counted(tmp_path, caplog):
@@ -215,6 +236,26 @@ def test_paths_in_a_manifest_are_right_where_folders_are_links(tmp_path):
         assert names == [f"{up}/photos/0.png", f"{up}/photos/1.png"]
 
 
+def test_names_that_are_not_utf8_are_kept_as_they_are(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for seed, name in enumerate((b"\xe9t\xe9.png", b"l\xe0.png", b"copy \xe9.png")):
+        picture(min(seed, 1)).save(file := tmp_path / f"{seed}.png")
+        os.rename(file, os.path.join(os.fsencode(tmp_path / "photos"), name))
+    curate(f"folder:{tmp_path}/photos", tmp_path / "out", workers=0)
+    assert b"../photos/\xe9t\xe9.png" in (tmp_path / "out" / "manifest.csv").read_bytes()
+    source = data.open_source(f"folder:{tmp_path}/out/manifest.csv")
+    assert len(source) == 2
+    assert source.image(0).shape == (90, 120, 3)
+    per_class(source.names, np.zeros(2, np.int32), 1, 1)
+    identity(source.spec, source.names)
+
+
+def test_a_manifest_of_a_spreadsheet_begins_with_a_mark(tmp_path):
+    picture(0).save(tmp_path / "here.png")
+    (tmp_path / "m.csv").write_text("path\nhere.png\n", encoding="utf-8-sig")
+    assert data.open_source(f"folder:{tmp_path}/m.csv").names == ["here.png"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -243,6 +284,8 @@ def test_a_manifest_that_is_wrong_is_one_line(tmp_path, text, message):
         (["--count", "0"], "at least 1"),
         (["--like", "folder:nowhere"], "nowhere is not there"),
         (["--workdir", "nowhere"], "jssl train"),
+        (["--min-side", "-5"], "--min-side -5: expected"),
+        (["--max-aspect", "0.5"], "--max-aspect 0.5: expected"),
         (["--min-side", "500"], "none of the 20 images"),
     ],
 )

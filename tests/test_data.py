@@ -169,6 +169,9 @@ def test_npz_images_with_and_without_channels_and_labels(tmp_path):
         ("npz:{}/labels.npz", r"`y` is int64 \[3\], expected whole numbers \[4\]"),
         ("npz:{}/other.npz", "expected an array `image` .* found pixels"),
         ("npz:{}/flat.npz@test", r"cannot read @test, expected a slice such as @\[:1000\]"),
+        ("{}", "says no kind: expected folder:/"),
+        ("{}/flat.npz", "says no kind: expected npz:/"),
+        ("{}/mutag", "says no kind: expected tu:/"),
         ("folder:{}/none", "is not there"),
         ("folder:{}/text.npz", "is a file, expected a folder or a manifest"),
         ("folder:{}", "no images below .* expected files named .jpg"),
@@ -180,6 +183,8 @@ def test_what_cannot_be_opened_is_one_clear_line(tmp_path, spec, says):
     np.savez(tmp_path / "labels.npz", x=np.zeros((4, 3, 3), np.uint8), y=np.arange(3))
     np.savez(tmp_path / "other.npz", pixels=np.zeros((4, 3, 3), np.uint8))
     (tmp_path / "text.npz").write_text("not an archive")
+    (tmp_path / "mutag").mkdir()
+    (tmp_path / "mutag" / "MUTAG_graph_indicator.txt").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=says) as error:
         data.open_source(spec.format(tmp_path))
     one_line(error)
@@ -244,6 +249,17 @@ def test_too_many_bad_files_stop_the_run(zoo):
         data.open_source(f"folder:{zoo}")
     one_line(error)
     data.open_source(f"folder:{zoo}", max_bad=4 / 14)
+
+
+def test_files_beside_class_folders_are_said_to_leave_no_classes(tmp_path, caplog):
+    logging.get_absl_logger().propagate = True
+    caplog.set_level("INFO", logger="absl")
+    for i in range(10):
+        (tmp_path / str(i % 2)).mkdir(exist_ok=True)
+        picture(i).save(tmp_path / str(i % 2) / f"{i}.png")
+    picture(10).save(tmp_path / "stray.png")
+    assert data.open_source(f"folder:{tmp_path}").labels is None
+    assert "11 images, of no classes since not all lie in sub-folders, such as stray.png" in caplog.text
 
 
 def test_labels_are_the_first_folders(photos):

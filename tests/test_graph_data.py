@@ -80,6 +80,10 @@ def test_what_cannot_be_is_one_line(x, edges, offsets, message):
         ({"labels": [0, 1, 0], "splits": {"train": [3]}}, "'train' of the split names node 3, but nodes are 0 to 2"),
         ({"labels": [0, 1, 0], "splits": {"val": [-1]}}, "'val' of the split names node -1, but nodes are 0 to 2"),
         ({"labels": [0, 1, 0], "splits": {"val": [0.5]}}, "'val' of the split is float64 [1], expected node numbers"),
+        (
+            {"labels": [0, 1, 0], "splits": {"train": [0, 1], "test": [2, 1]}},
+            "'train' and 'test' of the split share 1,",
+        ),
         ({"folds": np.zeros(2, int)}, "folds are [2], expected one for each of the 3 nodes"),
     ],
 )
@@ -492,6 +496,7 @@ def test_edges_with_a_table_of_nodes(tmp_path):
         ("a,b\n", "name,f\na,1\n", "the nodes' first line is 'name,f', expected a header with id"),
         ("a,b\n", "id,f\na,1\nb\n", "line 3 of the nodes has 1 cells, expected 2"),
         ("a,b\n", "id,f\na,1\na,2\n", "node 'a' is there twice"),
+        ("a,b\n", f"name{',f' * 999}\n", "the nodes' first line is 'name,f,f"),
         ("a,b\n", "id,f\na,1\nb,nan\n", "feature 0 of node 1 is nan, expected finite numbers"),
     ],
 )
@@ -501,6 +506,7 @@ def test_edges_mistakes_are_one_line(tmp_path, edges, nodes, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         open_graphs(spec)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 120 + len(spec) + len(str(tmp_path))
 
 
 @pytest.mark.parametrize("spec", ["graph:somewhere", "tu", "npz:nowhere.npz", "edges:nowhere.csv", "knn:digit"])

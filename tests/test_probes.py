@@ -10,6 +10,7 @@ from jssl import data
 from jssl.config import load
 from jssl.encoder import Encoder
 from jssl.evals import table
+from jssl.evals.run import embed, evaluate
 from jssl.evals.subject import of_run, pixels
 from jssl.search import search
 from jssl.train import train
@@ -143,11 +144,36 @@ def test_what_is_wrong_is_one_line(workdir, photos, tmp_path):
         assert "\n" not in str(found.value)
 
     refused("there is no such file; did you mean 60.png", FileNotFoundError, queries=[photos / "0.png"])
+    refused("there is no such file, expected an image$", FileNotFoundError, queries=[photos / "none-of-them.jpeg"])
+    refused("broken.png is a file, expected a folder", out=tmp_path / "broken.png" / "x.html")
     refused("broken.png cannot be decoded: not an image", queries=[tmp_path / "broken.png"])
     refused("is a folder; expected one image file", queries=[photos])
     refused("no images below", index=f"folder:{tmp_path}/empty")
     refused("cannot draw .gif, expected .html or .png", out="x.gif")
     refused("--count 0", count=0)
+    with pytest.raises(ValueError, match=r"holds a graph of .* trained on images"):
+        of_run(workdir, data="knn:digits@[:50]")
+
+
+def test_classes_that_do_not_fit_are_refused_before_anything_is_embedded(workdir, tmp_path, monkeypatch):
+    digits = data.open_source("digits@test[:20]")
+    np.savez(tmp_path / "others.npz", image=digits.images, label=digits.labels, label_names=list("abcdefghij"))
+    monkeypatch.setattr(Encoder, "embed", None)
+    with pytest.raises(ValueError, match="has the class 'a', which is none of the 10 classes of digits"):
+        evaluate(workdir, "rank", data="digits", test=f"npz:{tmp_path}/others.npz")
+
+
+def test_without_labels_it_is_said_of_which_set(workdir, tmp_path):
+    np.savez(tmp_path / "bare.npz", image=data.open_source("digits@test[:20]").images)
+    said = evaluate(workdir, data="digits@[:20]", test=f"npz:{tmp_path}/bare.npz")
+    assert f"no labels in npz:{tmp_path}/bare.npz: k-NN and probes need them" in said
+
+
+def test_the_folder_of_what_is_asked_for_is_made(workdir, photos, tmp_path):
+    how = {"workdir": workdir, "index": f"folder:{photos}", "queries": [photos / "09.png"]}
+    search(**how, out=tmp_path / "new" / "found.html")
+    embed(workdir, "digits@[:4]", tmp_path / "other" / "x.npz")
+    assert sorted(file.name for file in tmp_path.glob("*/*")) == ["found.html", "x.npz"]
 
 
 def test_rank_needs_no_labels(workdir):

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import time
 
 import numpy as np
 from absl import logging
@@ -23,8 +24,10 @@ from jssl.data.folder import Files, listed
 from jssl.data.look import FINE, REASONS, look
 from jssl.data.manifest import write_csv, write_manifest
 from jssl.data.source import path_and_slice
+from jssl.writers import clock
 
 THRESHOLD = 0.9  # of descriptors, measured: benchmarks/results/curate.md
+SAID = 15  # seconds between two lines on how far one has come
 DUPLICATE, FAR, SURPLUS = "duplicate", "far", "surplus"  # the reasons beside those of `look`
 
 
@@ -44,8 +47,8 @@ def curate(
     Features lie in files in OUT while this runs, in half precision; memory holds a few texts and numbers an image.
     Raises ValueError or FileNotFoundError, in one line.
     """
-    _check(threshold, neighbours, count, clusters)
-    workers = default_workers() if workers is None else workers
+    _check(threshold, max_aspect, neighbours=neighbours, count=count, clusters=clusters, min_side=min_side)
+    workers = default_workers() if workers is None else max(workers, 0)
     encoder = None
     if workdir is not None:
         from jssl.encoder import Encoder
@@ -89,12 +92,14 @@ def curate(
     return f"{len(kept):,} of {len(reason):,} images are kept: folder:{out / 'manifest.csv'}, {path}"
 
 
-def _check(threshold, neighbours, count, clusters):
+def _check(threshold, max_aspect, **counts):
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"--threshold {threshold:g}: expected a cosine above 0 and up to 1, such as {THRESHOLD}")
-    for name, value in {"neighbours": neighbours, "count": count, "clusters": clusters}.items():
+    if max_aspect < 1:
+        raise ValueError(f"--max-aspect {max_aspect:g}: expected longer side / shorter, at least 1, such as 5")
+    for name, value in counts.items():
         if value is not None and value < 1:
-            raise ValueError(f"--{name} {value}: expected a whole number of at least 1")
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected a whole number of at least 1")
 
 
 def _opened(option, spec):
@@ -120,7 +125,7 @@ def _looked(stack, path, files, min_side, max_aspect, encoder, workers):
     how = {"min_side": min_side, "max_aspect": max_aspect}
     if encoder is not None:
         how |= {"size": encoder.preprocess.size, "crop": encoder.preprocess.crop, "channels": encoder.channels}
-    n, at, arrays = len(files.names), 0, {}
+    n, at, arrays, began, said = len(files.names), 0, {}, time.monotonic(), 0
     found = {"reason": np.zeros(n, np.int8), "pixels": np.zeros(n, np.int64), "said": [""] * n}
     with look(files, workers, **how) as batches:
         for batch in batches:
@@ -138,8 +143,10 @@ def _looked(stack, path, files, min_side, max_aspect, encoder, workers):
                 batch[name] for name in ("reason", "pixels", "said")
             )
             at = rows.stop
-            if at % 65_536 == 0:
-                logging.info("%d of %d images", at, n)
+            if time.monotonic() - began > SAID * (said + 1):
+                said = (time.monotonic() - began) // SAID
+                left = clock((time.monotonic() - began) * (n / at - 1))
+                logging.info("%s of %s images looked at, %s left", f"{at:,}", f"{n:,}", left)
     return {"features": arrays["descriptors"], **found, **arrays}
 
 

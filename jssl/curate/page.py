@@ -34,8 +34,8 @@ def write(out, files, kept, reason, of, similarity, said, how):
             parts.append(_section(why.capitalize(), _grid(MEANING[why], [picture(row, said[row]) for row in rows])))
     some = _spread(kept, SHOWN)
     parts.append(_section("Kept", _grid("Some of what is left.", [picture(row, said[row]) for row in some])))
-    parts.append("<footer>Made by jssl curate; nothing is loaded from elsewhere, and no image was touched.</footer>")
-    return report.page(out / "report.html", f"{out.resolve().name} · jssl curate", parts)
+    made = "jssl curate, which touched no image"
+    return report.page(out / "report.html", out.resolve().name, parts, made)
 
 
 def _head(out, kept, looked, counts):
@@ -62,8 +62,8 @@ def _table(counts, looked, how):
 
 
 def _copies(of, similarity, picture):
-    rows = []
-    for best in _spread(np.unique(of[of >= 0]), GROUPS):
+    rows, (groups, sizes) = [], np.unique(of[of >= 0], return_counts=True)
+    for best in _spread(groups[np.argsort(-sizes, kind="stable")], GROUPS):
         others = np.flatnonzero(of == best)
         others = others[np.argsort(similarity[others], kind="stable")]
         tiles = [picture(best, f"1 of {len(others) + 1}")]
@@ -71,7 +71,10 @@ def _copies(of, similarity, picture):
         tiles += ["<figure></figure>"] * (BESIDE + 1 - len(tiles))
         columns = f"1.35fr repeat({BESIDE}, 1fr)"
         rows.append(f'<div class="row" style="grid-template-columns: {columns}">{"".join(tiles)}</div>')
-    lead = "On the left the image that is kept, then those removed with their cosine, the least alike first."
+    lead = f"{len(groups):,} groups, {len(rows)} of them shown, " if len(groups) > len(rows) else ""
+    lead += "the largest first. On the left the image that is kept, then those removed, the least alike first, with "
+    lead += "their cosine to it: below the threshold where others of the group are between the two."
+    lead = lead[0].upper() + lead[1:]
     return f'<p>{lead}</p><div class="neighbours">{"".join(rows)}</div>' if rows else ""
 
 

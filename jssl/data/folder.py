@@ -71,7 +71,7 @@ def open_folder(spec, path, rows, channels, max_bad, fits):
         max_bad=max_bad,
         **{field: _rows(value, kept) for field, value in named.items()},
     )
-    classes = f" in {len(source.label_names)} classes" if source.label_names else ""
+    classes = f" in {len(source.label_names)} classes" if source.label_names else _stray(source.names)
     where = "on disk" if images is None else f"in memory, {images.nbytes >> 20} MiB"
     seconds = time.monotonic() - began
     logging.info("%s: %d images%s (%s), %d bad, %.1f s", spec, len(source), classes, where, len(bad), seconds)
@@ -142,6 +142,14 @@ def labels_of(names):
         return None, None
     number = {name: i for i, name in enumerate(classes)}
     return np.array([number[name] for name in folders], np.int32), tuple(classes)
+
+
+def _stray(names):
+    """Why there are no classes, where four of five images lie in folders, as text or ""."""
+    loose = [name for name in names if "/" not in name]
+    if not 0 < len(loose) <= len(names) / 5:
+        return ""
+    return f", of no classes since not all lie in sub-folders, such as {loose[0]}"
 
 
 def scan(files, channels, fits):

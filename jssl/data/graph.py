@@ -304,3 +304,7 @@ def _check_splits(spec, splits, labels):
         if rows.size and not least <= rows.min() <= rows.max() < len(labels):
             wrong = rows[(rows < least) | (rows >= len(labels))][0]
             raise ValueError(f"{spec}: {name!r} of the split names node {wrong}, but nodes are 0 to {len(labels) - 1}")
+    for one in each_split(splits):
+        for name in set(one) - {"test"}:
+            if (both := np.intersect1d(one[name], one.get("test", ()))).size:
+                raise ValueError(f"{spec}: {name!r} and 'test' of the split share {both.size:,}, such as {both[0]:.0f}")

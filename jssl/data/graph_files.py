@@ -132,7 +132,7 @@ def _is_header(rows):
 def _nodes(spec, rows):
     """The table of nodes -> names, features or None, labels, label names."""
     if not rows or "id" not in rows[0]:
-        first = ",".join(rows[0]) if rows else ""
+        first = _short(",".join(rows[0]) if rows else "")
         raise ValueError(f"{spec}: the nodes' first line is {first!r}, expected a header with id")
     header, rows = rows[0], rows[1:]
     for line, row in enumerate(rows):
@@ -255,7 +255,14 @@ def numbers(spec, name, lines):
         return np.array(rows, np.float64)
     except ValueError:
         number = next(i for i, row in enumerate(rows) if not all(map(_is_number, row)))
-        raise ValueError(f"{spec}: line {number + 1} of {name} is {lines[number]!r}, expected numbers") from None
+        raise ValueError(
+            f"{spec}: line {number + 1} of {name} is {_short(lines[number])!r}, expected numbers"
+        ) from None
+
+
+def _short(line):
+    """A line of a file as an error shows it."""
+    return line if len(line) <= 60 else f"{line[:60]}..."
 
 
 def _is_number(text):

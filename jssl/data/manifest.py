@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from jssl.config import nearest
-from jssl.files import whole
+from jssl.files import NAMES, whole
 
 PATH, LABEL, GROUP = "path", "label", "group"
 
@@ -19,14 +19,14 @@ def read_manifest(spec, file):
     `label` and `group`, a text each. Raises ValueError in one line.
     """
     try:
-        with open(file, newline="", encoding="utf-8") as lines:
+        with open(file, newline="", encoding="utf-8-sig", errors=NAMES) as lines:
             rows = csv.DictReader(lines)
             columns = rows.fieldnames or []
             if PATH not in columns:
                 found = f"found {', '.join(columns)}{nearest(PATH, columns)}" if columns else "it is empty"
                 raise ValueError(f"{spec}: {file} has no column `{PATH}`, {found}")
             read = [tuple(row.get(column) or "" for column in (PATH, LABEL, GROUP)) for row in rows]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise ValueError(f"{spec}: {file} cannot be read as CSV ({error}), expected a column `{PATH}`") from None
     if not read:
         raise ValueError(f"{spec}: {file} lists no images, expected one path a line below the first")

@@ -166,7 +166,17 @@ def open_source(spec, channels=None, max_bad=0.01, fits=512 << 20):
     forms |= {"masks": "masks:PATH", "mvtec": "mvtec:PATH@SPLIT"}
     forms = {**FORMS, **forms}
     near = difflib.get_close_matches(kind, forms, 1) or KINDS
+    if os.path.exists(path := os.path.expanduser(spec)):
+        raise ValueError(f"data source {spec!r} says no kind: expected {_kind(path)}:{spec}")
     raise ValueError(f"unknown data source {spec!r}: expected {' or '.join(forms[kind] for kind in near)}")
+
+
+def _kind(path):
+    """The kind of source that a path is most likely meant as."""
+    if not os.path.isdir(path):
+        return "npz" if path.endswith(".npz") else "folder"
+    ends = {"tu": "_graph_indicator.txt", "planetoid": ".test.index"}
+    return next((kind for kind, end in ends.items() if any(file.endswith(end) for file in os.listdir(path))), "folder")
 
 
 def holds_edges(path):

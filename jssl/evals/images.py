@@ -17,6 +17,7 @@ def evaluate(workdir, config, protocol=None, draws=None, data=None, test=None, o
     table.check(options, names)
     protocols = {name: table.find(name) for name in names}
     subject = of_run(workdir, data, test, draws=draws, options=options, missing=(missing := {}))
+    subject.check()
     encoder, tested = subject.encoders["trained"], subject.splits["test"]
     save_pictures(workdir, subject.embedded("trained", "test"), tested)
     save_patches(workdir, encoder, tested)
@@ -26,7 +27,8 @@ def evaluate(workdir, config, protocol=None, draws=None, data=None, test=None, o
         said["encoder_saw_their_labels"] = True
     if not asked and not subject.labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}
-        return of_scores.Scored([], unlabelled(workdir, found, said["train"]), encoder)
+        bare = next(source.spec for source in subject.splits.values() if source.labels is None)
+        return of_scores.Scored([], unlabelled(workdir, found, bare), encoder)
     scores = []
     for name, score in protocols.items():
         known = len(missing)

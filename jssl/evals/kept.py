@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from jssl.evals.scores import compare, title
-from jssl.files import whole
+from jssl.files import NAMES, whole
 
 SCORES, PREDICTIONS, SPLITS = "scores.json", "predictions.npz", "splits.json"
 LISTED, DRAWS = 10_000, 5  # names in splits.json, and draws, of each task at most
@@ -17,7 +17,7 @@ LISTED, DRAWS = 10_000, 5  # names in splits.json, and draws, of each task at mo
 
 def identity(spec, names):
     """A digest that tells test examples from others, of where they are from and their names or numbers."""
-    return hashlib.blake2b("\n".join([spec, *map(str, names)]).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\n".join([spec, *map(str, names)]).encode(errors=NAMES), digest_size=8).hexdigest()
 
 
 def digest(path):

@@ -5,6 +5,8 @@ import hashlib
 import jax.numpy as jnp
 import numpy as np
 
+from jssl.files import NAMES
+
 
 def check(features, labels, split, unknown=False):
     """-> features float32 [N, D] (jax), labels int32 [N] (numpy); `split` names them in errors.
@@ -72,7 +74,7 @@ def each_count(names, labels, counts, draws):
 
 
 def _hash(text):
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(text.encode(errors=NAMES), digest_size=8).digest())
 
 
 def _mixed(x):

@@ -13,7 +13,7 @@ from jssl.evals import scores as of_scores
 from jssl.evals.comparison import compare_runs, other_protocols
 from jssl.evals.subject import BATCH, config_of
 from jssl.experiment import provenance
-from jssl.files import whole
+from jssl.files import place_for, whole
 from jssl.processes import first
 from jssl.sharding import distribute
 
@@ -88,6 +88,7 @@ def embed(workdir, data, out):
         )
     encoder = Encoder(workdir)
     source = sources.open_source(data, channels=encoder.channels)
+    place_for(out)
     features = encoder.embed(source, BATCH, sources.default_workers())
     names = range(len(features)) if source.names is None else source.names
     columns = {"features": features, "names": np.asarray(names, str)}

@@ -93,6 +93,10 @@ class Subject:
         """Whether there are labels of all images."""
         return all(source.labels is not None for source in self.splits.values())
 
+    def check(self):
+        """Raises as `labels` does where classes do not fit, before minutes of work; without labels there is no need."""
+        return self.labels if self.labelled else None
+
     @property
     def tested(self):
         """The test images as `kept.write` takes them."""
@@ -128,15 +132,20 @@ def of_run(folder, data=None, test=None, **more):
         encoders |= attempt("the untrained encoder", begin, more.get("missing"))
     if not (data or config["data"]["source"]):
         raise ValueError(f"{folder} is an encoder without a run: expected --data, the labelled images to learn from")
-    opened = lambda spec: sources.open_source(
-        spec, channels=encoders["trained"].channels, max_bad=config["data"]["max_bad"]
-    )
+    opened = lambda spec: _images(spec, encoders["trained"].channels, config["data"]["max_bad"])
     if data in (None, config["data"]["source"]):
         test = test or config["data"]["eval_source"]
     train = opened(data or config["data"]["source"])
     splits = {"train": train, "test": opened(test)} if test else held_out(train)
     workers = sources.default_workers()
     return Subject(folder, config, encoders, splits, seed=config["seed"], workers=workers, **more)
+
+
+def _images(spec, channels, max_bad):
+    source = sources.open_source(spec, channels=channels, max_bad=max_bad)
+    if source.modality != "image":
+        raise ValueError(f"{spec} holds {source.contents}, but the encoder was trained on images: expected such")
+    return source
 
 
 def config_of(folder):

@@ -40,6 +40,8 @@ def fill(config, source, choose, devices):
 
 def check(config, source):
     """ValueError where the encoder embeds nodes and the examples are graphs, or the other way round."""
+    if config.eval.protocols:
+        raise ValueError(f"eval.protocols={config.eval.protocols}: is of images; expected None, and --protocol")
     if source.single != (config.encoder.get("pool") is None):
         raise ValueError(f"{source.spec} holds {source.contents}: expected encoder.pool to be {_pool(source)}")
 

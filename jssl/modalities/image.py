@@ -6,8 +6,9 @@ import numpy as np
 
 from jssl import data
 from jssl.augment.image import views_sheet
-from jssl.config import complete
+from jssl.config import complete, nearest
 from jssl.evals.labels import share
+from jssl.evals.table import PROTOCOLS
 
 EVALUATE = "jssl.evals.images:evaluate"
 SAMPLE = 64  # images whose size is looked at
@@ -48,7 +49,11 @@ def fill(config, source, choose, devices):
 
 
 def check(config, source):
-    """Nothing: any network takes images of any source."""
+    """ValueError for a protocol of `jssl eval` that is none."""
+    for name in config.eval.protocols.split(",") if config.eval.protocols else ():
+        if name not in PROTOCOLS:
+            known = f"expected some of {', '.join(PROTOCOLS)}{nearest(name, PROTOCOLS)}"
+            raise ValueError(f"eval.protocols={config.eval.protocols}: there is no protocol {name!r}, {known}")
 
 
 def example(source, fields):
