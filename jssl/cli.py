@@ -67,7 +67,7 @@ def _parser():
     evaluate.add_argument("--draws", type=int, help="draws of the labelled images, or of splits of a graph")
     evaluate.add_argument("--data", help="labelled training data (default: those of the run)")
     evaluate.add_argument("--test", help="labelled test images (default: the run's own; with --data, a fifth of them)")
-    evaluate.epilog = "Any field of a protocol's settings, see jssl.evals.table: --knn.k=5, --finetune.epochs=100"
+    evaluate.epilog = "Any field of a protocol's settings, see jssl.evals.table: --knn.k=5, --fewshot.finetune=true"
 
     embed = verb("embed", "Write the features of images, with their file names.")
     embed.add_argument("--workdir", required=True, help="a run directory")

@@ -27,10 +27,10 @@ def evaluate(workdir, protocol=None, draws=None, data=None, test=None, options=N
     workdir: a run directory, or the folder of an encoder that comes without one, for which `data` must be given.
     protocol: comma-separated names, of `jssl.evals.table.PROTOCOLS` for images, of `jssl.evals.graphs` for graphs; by
     default those of the run's config.eval.protocols, or those that take seconds; "all": whatever the data allow, in
-    minutes. draws: of the labelled images, one by default, for all but fewshot, which draws 100 times, and semi, 5; of
-    splits of a graph that comes without one, 20. data, test: other labelled sources than the run's own. Without a test
-    source a fifth of the labelled images is held out; where they are those of the run, the encoder has seen them, and
-    it is said whether with their labels. options: {protocol: {field of its settings: value or text}}.
+    minutes. draws: of the labelled images, one by default; fewshot draws 100 times, semi and what fewshot fine-tunes 5;
+    of splits of a graph that comes without one, 20. data, test: other labelled sources than the run's own. Without a
+    test source a fifth of the labelled images is held out; where they are those of the run, the encoder has seen them,
+    and it is said whether with their labels. options: {protocol: {field of its settings: value or text}}.
 
     In several processes, which have to be told the same: all devices embed, search neighbours and fine-tune together.
     Whatever else there is to compute is small, and each process does it for itself, on one of its devices. The first
