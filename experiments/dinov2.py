@@ -23,7 +23,8 @@ imagenet: the authors' vitl16_short.yaml, ViT-L/16 for 125,000 steps: batch 2048
     device's images are to be a multiple of 8 then, or --config.method.mask_group has to be lower. For ViT-S/14, 16
     images of 98 pixels, two heads of 16384 dimensions and Sinkhorn, the step that XLA makes for a CPU has 1.77 GiB of
     temporaries and 492 GFLOP; with scores of each crop's half, after a projector of all places, 2.03 and 569; with
-    scores of all places 2.27 and 597. What patches have after the encoder took 0.37 seconds of a core, 1.27 and 2.49.
+    scores of all places 2.27 and 597. Of 8 such images what patches have after the encoder took 0.37 seconds of a core
+    of a busy machine, 1.27 and 2.49 (median of two).
 imagenet_vit_base, imagenet_vit_small: ours: the same with 12 blocks and drop path 0.1 (the authors distil theirs from
     ViT-g, see dinov2_distill.py).
 imagenet22k: their vitl14.yaml, ViT-L/14 for 625,000 steps: batch 3072, small crops of 98 pixels, 2e-4 for 1024, 80
