@@ -70,7 +70,7 @@ def tiny():
     """For the contract tests: seconds on a CPU. A random teacher's balanced targets, sharp as at 0.04, tell the order
     of sums."""
     config = beyond(ibot.tiny())
-    config.method.update({"patch_prototypes": 24, "tau_t_start": 0.2, "tau_t": 0.2, "mask_group": 4})
+    config.method.update({"patch_prototypes": 24, "tau_t_start": 0.2, "tau_t": 0.2})
     return config
 
 
