@@ -7,7 +7,9 @@ patches hidden as in their recipes and with none or nearly none.
 The encoder alone (forward and backward passes on the visible patches of two batches), and the whole train step. MAE's
 decoder always has all patches; with one patch hidden it is as near to none as a method that predicts hidden patches
 gets. I-JEPA's target encoder always has all patches, forwards; with none hidden they are the context of its encoder
-and its predictor. MAE's paper says 3 to 4 times for ViT-L on accelerators (He et al., 2021, table 2).
+and its predictor. MAE's paper says 3 to 4 times for ViT-L on accelerators (He et al., 2021, table 2). I-JEPA's ViT-L
+has 3.0 times fewer FLOPs in its encoder with 66 % hidden and 2.1 times fewer in the whole step, as XLA counts them in
+the programs before it compiles them (batch 2; 124 of 369 and 306 of 629 GFLOP per image).
 """
 
 import argparse

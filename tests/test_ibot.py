@@ -8,15 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jssl.losses import cross_crops, cross_patches, koleo, shares
 from jssl.method import Time
-from jssl.methods.ibot import IBOT
+from jssl.methods.ibot import IBOT, at
 from jssl.nets.conv import convnet
 from jssl.nets.net import apply_net
 from jssl.nets.vit import ViT
+from jssl.sharding import ROWS, make_mesh
 from jssl.transforms import ema
 from tests import oracles
+from tests.contract import COLLECTIVE
 from tests.test_mae import changed
 
 NET = ViT(16, 1, 2, patch=4)
@@ -142,6 +146,21 @@ def test_shares_of_hidden_patches_are_spread_over_a_group():
     assert counts.mean() == pytest.approx(0.15 * 196, abs=1)
     assert place.shape == (200, 39 + 58 + 78 + 98)
     np.testing.assert_array_equal((weights > 0).sum(1), counts.sum(1))
+
+
+def test_groups_stay_on_their_devices():
+    tokens = RANDOM.randn(32, 16, 5).astype(np.float32)
+
+    def taken(x, tokens):
+        _, place, weights = OTHER.patches(KEY, x)
+        return at(tokens, place), weights
+
+    mesh = make_mesh(8, 1, jax.devices()[:8])
+    with jax.set_mesh(mesh):
+        inputs = [jax.device_put(x, NamedSharding(mesh, P(ROWS))) for x in (np.zeros((32, 16, 16, 3)), tokens)]
+        program = jax.jit(taken, out_shardings=NamedSharding(mesh, P(ROWS))).lower(*inputs).compile()
+    assert not COLLECTIVE.search(program.as_text())
+    jax.tree.map(np.testing.assert_array_equal, program(*inputs), jax.jit(taken)(np.zeros((32, 16, 16, 3)), tokens))
 
 
 def test_no_patch_is_hidden_that_is_not_compared():
