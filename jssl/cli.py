@@ -9,6 +9,7 @@ from jssl.evals.table import DEFAULT, PROTOCOLS
 from jssl.files import NAMES
 from jssl.processes import first, number
 
+OF_GRAPHS = ("svm", "knn", "linear", "fewshot", "cluster", "links", "rank")  # of `jssl.evals.graphs`, which needs jax
 DESCRIPTION = "Self-supervised learning in JAX."
 TOGETHER = ("train", "eval", "embed", "search")  # of several processes; other verbs are the first one's alone
 
@@ -63,13 +64,15 @@ def _parser():
     where.add_argument("--workdir", nargs="+", help="run directories")
     where.add_argument("--encoder", help="the folder of an encoder that comes without a run; needs --data")
     named = f"comma-separated (default: config.eval.protocols, or {DEFAULT}), of: {', '.join(PROTOCOLS)}; or all"
-    evaluate.add_argument("--protocol", help=named)
+    evaluate.add_argument("--protocol", help=f"{named}. Of graphs: {', '.join(OF_GRAPHS)}; by default all")
     evaluate.add_argument("--draws", type=int, help="draws of the labelled images, or of splits of a graph")
     evaluate.add_argument("--data", help="labelled training data (default: those of the run)")
-    evaluate.add_argument("--test", help="labelled test images (default: the run's own; with --data, a fifth of them)")
+    evaluate.add_argument(
+        "--test", help="labelled test images (default: the run's own, else a fifth of the labelled ones)"
+    )
     evaluate.epilog = "Any field of a protocol's settings, see jssl.evals.table: --knn.k=5, --fewshot.finetune=true"
 
-    embed = verb("embed", "Write the features of images, with their file names.")
+    embed = verb("embed", "Write the features of images, with their file names, or of graphs or nodes.")
     embed.add_argument("--workdir", required=True, help="a run directory")
     embed.add_argument("--data", required=True, help="e.g. folder:PHOTOS")
     embed.add_argument("--out", required=True, help="features.npz or features.parquet")

@@ -220,10 +220,13 @@ def _axis(finite, log, percent):
     power = 10 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
     ticks = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))  # decimals that tell one tick from the next
     if percent:
-        digits = 0 if step >= 0.01 else 1
-        return ticks, lambda value, exact=False: f"{value:.{1 if exact else digits}%}".replace("%", " %")
-    return ticks, lambda value, exact=False: short(value)
+        digits = max(0, digits - 2)
+        return ticks, lambda value, exact=False: f"{value:.{max(digits, 1) if exact else digits}%}".replace("%", " %")
+    if len({short(tick) for tick in ticks}) == len(ticks):
+        return ticks, lambda value, exact=False: short(value)
+    return ticks, lambda value, exact=False: f"{value:,.{digits + exact}f}"
 
 
 def _thin(values):

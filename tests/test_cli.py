@@ -9,6 +9,8 @@ import pytest
 import jssl
 from jssl import cli
 from jssl.config import experiments
+from jssl.evals import graphs
+from jssl.evals.table import PROTOCOLS
 
 
 def said(capsys, *argv):
@@ -29,6 +31,14 @@ def test_list_shows_every_method_with_its_variants(capsys):
     assert "  simclr   " in images
     assert "  dgi   " in graphs
     assert max(map(len, out.splitlines())) <= 130
+
+
+def test_help_names_every_protocol(capsys):
+    assert set(cli.OF_GRAPHS) == {*graphs.OF_NODES, *graphs.OF_GRAPHS}
+    with pytest.raises(SystemExit):
+        cli.main(["eval", "--help"])
+    out = capsys.readouterr().out
+    assert all(name in out for name in (*PROTOCOLS, *cli.OF_GRAPHS))
 
 
 def test_it_is_a_module_too_and_says_its_version():

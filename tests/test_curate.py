@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import types
 
 import numpy as np
 import pytest
@@ -294,6 +295,12 @@ def test_a_mistake_on_the_command_line_is_one_line(pool, tmp_path, more, message
         cli.main(["curate", "--data", f"folder:{pool}", "--out", str(tmp_path / "out"), *more])
     assert message in exit.value.code
     assert "\n" not in exit.value.code
+
+
+def test_a_run_on_graphs_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("jssl.encoder.Encoder", lambda _: types.SimpleNamespace(channels=None))
+    with pytest.raises(ValueError, match="--workdir RUN holds an encoder of graphs; expected one of images"):
+        curate("folder:photos", tmp_path / "out", workdir="RUN")
 
 
 def test_a_run_says_what_is_near_where_one_is_given(pool, tmp_path, trained):

@@ -218,6 +218,22 @@ def test_numbers_on_an_axis_have_three_figures(value, text):
     assert figures.short(value) == text
 
 
+@pytest.mark.parametrize(
+    "values, percent, ticks, last",
+    [
+        ([18.88, 19.08], False, ["18.85", "18.90", "18.95", "19.00", "19.05", "19.10"], "19.080"),
+        ([0.0, 0.001], True, ["0.00 %", "0.05 %", "0.10 %"], "0.10 %"),
+        ([0.86, 0.92], True, ["86 %", "88 %", "90 %", "92 %"], "92.0 %"),
+        ([1.0, 3.0], False, ["1", "1.5", "2", "2.5", "3"], "3"),
+    ],
+)
+def test_no_two_ticks_of_an_axis_have_the_same_number(values, percent, ticks, last):
+    svg = figures.chart([("x", np.arange(2), np.array(values))], percent=percent)
+    found = re.findall(r'text-anchor="end">([^<]*)</text>', svg)
+    assert found[: len(ticks)] == ticks
+    assert f">{last}<" in svg
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 def test_thumbnails_are_small_squares_of_any_number_of_channels(channels):
     image = np.zeros((300, 200, channels), np.uint8)

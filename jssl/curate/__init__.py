@@ -54,6 +54,8 @@ def curate(
         from jssl.encoder import Encoder
 
         encoder = Encoder(workdir)
+        if encoder.channels is None:
+            raise ValueError(f"--workdir {workdir} holds an encoder of graphs; expected one of images")
     threshold = THRESHOLD if threshold is None else threshold
     split = descriptor.split if encoder is None else None
     files, named, others = _opened("--data", data)

@@ -47,6 +47,8 @@ def of_encoders(workdir, encoders, config, asked=None, draws=None, data=None):
     """
     fields = config["data"] | ({"source": data} if data else {})
     graph, positive, negative = open_graph(fields, config["seed"])
+    if graph.modality != "graph":
+        raise ValueError(f"{graph.spec} holds {graph.contents}, but the encoder was trained on graphs: expected such")
     tasks = OF_NODES if graph.single else OF_GRAPHS
     missing = None if asked else {}
     asked = asked or tuple(task for task in tasks if task != "links" or positive is not None)
