@@ -5,11 +5,10 @@ import os
 import sys
 
 from jssl import __version__, notes, pages
-from jssl.evals.table import DEFAULT, PROTOCOLS
+from jssl.evals.table import DEFAULT, OF_GRAPHS, OF_NODES, PROTOCOLS
 from jssl.files import NAMES
 from jssl.processes import first, number
 
-OF_GRAPHS = ("svm", "knn", "linear", "fewshot", "cluster", "links", "rank")  # of `jssl.evals.graphs`, which needs jax
 DESCRIPTION = "Self-supervised learning in JAX."
 TOGETHER = ("train", "eval", "embed", "search")  # of several processes; other verbs are the first one's alone
 
@@ -64,7 +63,8 @@ def _parser():
     where.add_argument("--workdir", nargs="+", help="run directories")
     where.add_argument("--encoder", help="the folder of an encoder that comes without a run; needs --data")
     named = f"comma-separated (default: config.eval.protocols, or {DEFAULT}), of: {', '.join(PROTOCOLS)}; or all"
-    evaluate.add_argument("--protocol", help=f"{named}. Of graphs: {', '.join(OF_GRAPHS)}; by default all")
+    named += f". Of nodes: {', '.join(OF_NODES)}; of graphs: {', '.join(OF_GRAPHS)}"
+    evaluate.add_argument("--protocol", help=named)
     evaluate.add_argument("--draws", type=int, help="draws of the labelled images, or of splits of a graph")
     evaluate.add_argument("--data", help="labelled training data (default: those of the run)")
     evaluate.add_argument(

@@ -13,11 +13,9 @@ from jssl.evals.kept import identity, on
 from jssl.evals.labels import by_class, each_count, share
 from jssl.evals.scores import Scored, attempt, entry, timed, title
 from jssl.evals.shown import SHOWN, save_graph, save_map, unlabelled
-from jssl.evals.table import ALL
+from jssl.evals.table import ALL, OF_GRAPHS, OF_NODES
 from jssl.modalities.graph import open_graph
 
-OF_NODES = ("knn", "linear", "fewshot", "cluster", "links", "rank")
-OF_GRAPHS = ("svm", "knn", "cluster", "rank")
 SHOTS = (1, 5)
 SPLITS = 20  # random ones, where a graph comes without
 RAW = "raw features"

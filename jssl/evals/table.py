@@ -1,4 +1,4 @@
-"""The protocols of images: a name, and the function that scores a `Subject`, imported where it is asked for."""
+"""The protocols: their names, and of images the function that scores a `Subject`, imported where it is asked for."""
 
 import pkgutil
 
@@ -6,6 +6,8 @@ from jssl.config import nearest, with_fields
 
 ALL = "all"  # that the data allow
 DEFAULT = "knn,linear,fewshot"  # which take seconds
+OF_NODES = ("knn", "linear", "fewshot", "cluster", "links", "rank")  # of `jssl.evals.graphs`, without settings
+OF_GRAPHS = ("svm", "knn", "cluster", "rank")
 PROTOCOLS = {
     "knn": "jssl.evals.frozen:knn_of",
     "linear": "jssl.evals.frozen:linear_of",
