@@ -74,22 +74,28 @@ def train_steps(step, fetch, state, items, rng):
     Returns the state, the metrics of every step {name: [K]}, and the last step's embeddings.
     """
 
-    def body(state, item):
-        state, out = step(state, fetch(item), rng)
+    def body(carried, item):
+        state, out = step(carried[0], fetch(item), rng)
         metrics = out.pop("metrics")
         return (state, out), metrics
 
-    first = jax.tree.map(lambda x: x[0], items)
-    shapes = jax.eval_shape(lambda s, i: body(s, i)[0][1], state, first)
-    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    (state, out), metrics = scan(lambda carried, item: body(carried[0], item), (state, blank), items)
+    blank = None
+    if loops():  # where what comes back must look like what went in
+        _, shapes = jax.eval_shape(body, (state, None), jax.tree.map(lambda x: x[0], items))[0]
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (state, out), metrics = scan(body, (state, blank), items)
     return state, metrics, out
 
 
+def loops():
+    """Whether the program loops over steps and micro-batches. On a CPU they are written out, since XLA computes a
+    convolution's gradient 70 times slower in a while loop there (jax 0.10.2)."""
+    return jax.default_backend() != "cpu"
+
+
 def scan(body, init, xs):
-    """`lax.scan`; on CPU a plain loop, since XLA computes a convolution's gradient 70 times slower in a while loop
-    there (jax 0.10.2)."""
-    if jax.default_backend() != "cpu":
+    """`lax.scan`, or where nothing loops a plain loop."""
+    if loops():
         return lax.scan(body, init, xs)
     carried, outs = init, []
     for i in range(len(jax.tree.leaves(xs)[0])):

@@ -151,3 +151,19 @@ def test_scan_is_laxs_on_every_backend(monkeypatch):
     monkeypatch.setattr(step.jax, "default_backend", lambda: "gpu")
     assert " scan[" in str(jax.make_jaxpr(functools.partial(scan, body))(start, xs))
     jax.tree.map(np.testing.assert_array_equal, scan(body, start, xs), expected)
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_a_loop_alone_needs_to_know_beforehand_what_a_step_gives(monkeypatch, loops):
+    """Tracing a step takes seconds; a CPU, which does not loop, does it once."""
+    traced = []
+
+    def once(state, batch, rng):
+        traced.append(batch)
+        return state + batch, {"metrics": {"loss": batch}, "embedding": 2 * batch}
+
+    monkeypatch.setattr(step, "loops", lambda: loops)
+    run = jax.jit(functools.partial(step.train_steps, once, lambda item: 1.0 * item))
+    state, metrics, out = run(jnp.zeros(()), jnp.array([3]), jax.random.key(0))
+    assert (state, *metrics["loss"], out["embedding"]) == (3, 3, 6)
+    assert len(traced) == 1 + loops
