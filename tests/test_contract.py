@@ -24,8 +24,11 @@ METHODS = list(configs.experiments())
 # What the engine does around a loss is tried on each kind of state it finds; with `make test-all` on every method.
 # Sharded parameters, too: in two processes (`test_processes`) every method has them.
 KINDS = ("byol", "deepcluster", "dino", "graphcl", "mae", "moco", "simclr")
-of_kind = lambda name, *more: pytest.param(name, *more, marks=[] if name in KINDS else pytest.mark.slow)
+# Micro-batches, and the steps of a dispatch, hand the carry on: those whose carry is more than statistics, and graphs.
+CARRYING = ("byol", "deepcluster", "dino", "graphcl", "moco")
+of_kind = lambda name, *more, kinds=KINDS: pytest.param(name, *more, marks=[] if name in kinds else pytest.mark.slow)
 of_engine = pytest.mark.parametrize("name", [of_kind(name) for name in METHODS], indirect=True)
+of_carry = pytest.mark.parametrize("name", [of_kind(name, kinds=CARRYING) for name in METHODS], indirect=True)
 on_eight_devices = pytest.mark.parametrize(
     "name, mesh",
     [(name, (8, 1)) for name in METHODS] + [of_kind(name, (2, 4)) for name in METHODS],
@@ -102,7 +105,7 @@ def test_only_embeddings_cross_devices(name, mesh):
     assert all(size <= budget for kind, size in found if kind == "all-gather"), found
 
 
-@of_engine
+@of_carry
 def test_accumulation_moves_the_optimizer_and_the_method_once(name):
     two = trained(name, train__accumulate=2)
     steps = [int(x) for path, x in jax.tree_util.tree_leaves_with_path(two.end.opt) if path_of(path).endswith("count")]
@@ -110,13 +113,13 @@ def test_accumulation_moves_the_optimizer_and_the_method_once(name):
     assert all(count == STEPS for count in steps)
 
 
-@of_engine
+@of_carry
 def test_accumulation_is_the_same_on_eight_devices(name):
     one, eight = trained(name, train__accumulate=2), trained(name, (8, 1), train__accumulate=2)
     assert_close(one.end, eight.end)
 
 
-@of_engine
+@of_carry
 def test_steps_per_call_change_nothing(name):
     """Two dispatches of two steps, or four of one: the same state, bit by bit."""
     one = trained(name)
