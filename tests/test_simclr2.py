@@ -15,7 +15,7 @@ from jssl.checkpoint import checkpoint_steps, read_arrays
 from jssl.encoder import Encoder
 from jssl.evals.labels import share
 from jssl.evals.run import SEEN, evaluate
-from jssl.evals.subject import config_of, learns_labels
+from jssl.evals.subject import config_of, learns_labels, saw_labels
 from jssl.losses import info_nce, nt_xent
 from jssl.method import LABELS, Time
 from jssl.methods.simclr2 import Distilled, FineTuned, SimCLRv2, distillation
@@ -272,7 +272,10 @@ def test_the_teacher_is_the_fine_tuned_network_and_stored_once(runs):
 def test_scores_on_images_whose_labels_were_learned_say_so(runs):
     folder, source = runs[0], data.open_source("digits")
     learns = lambda run: learns_labels(Encoder(run).method, config_of(run), source)
-    assert [learns(folder / variant) for variant in ("demo", "demo_finetune", "demo_distill")] == [False, True, False]
+    runs = [folder / variant for variant in ("demo", "demo_finetune", "demo_distill")]
+    assert [learns(run) for run in runs] == [False, True, False]
+    assert [saw_labels(config_of(run), source) for run in runs] == [False, True, True]  # the student by its teacher
+    assert not saw_labels(config_of(runs[2]), data.open_source("digits@test"))
     run = folder / "demo_finetune"
     content = json.loads((run / "config.json").read_text())
     content["config"]["data"]["eval_source"] = None

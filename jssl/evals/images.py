@@ -5,7 +5,7 @@ import functools
 from jssl.evals import scores as of_scores
 from jssl.evals import table
 from jssl.evals.shown import save_mistakes, save_patches, save_pictures, unlabelled
-from jssl.evals.subject import learns_labels, of_run
+from jssl.evals.subject import of_run, saw_labels
 
 
 def evaluate(workdir, config, protocol=None, draws=None, data=None, test=None, options=None):
@@ -22,8 +22,8 @@ def evaluate(workdir, config, protocol=None, draws=None, data=None, test=None, o
     save_pictures(workdir, subject.embedded("trained", "test"), tested)
     save_patches(workdir, encoder, tested)
     said = {part: source.spec for part, source in subject.splits.items()}
-    said["encoder_saw_test_images"] = seen = said["test"] == subject.config["data"]["source"]
-    if seen and learns_labels(encoder.method, subject.config, tested):
+    said["encoder_saw_test_images"] = said["test"] == subject.config["data"]["source"]
+    if saw_labels(subject.config, tested):
         said["encoder_saw_their_labels"] = True
     if not asked and not subject.labelled and names is not table.PROTOCOLS:
         found = {name: subject.embedded(name, "train") for name in subject.encoders}

@@ -6,6 +6,7 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jssl import config as configs
@@ -169,6 +170,18 @@ def held_out(source):
     if not held.any():
         raise ValueError(f"{source.spec} has one image of each class, none for testing; expected more, or a test set")
     return {"train": source.take(np.flatnonzero(~held)), "test": source.take(np.flatnonzero(held))}
+
+
+def saw_labels(config, source):
+    """Whether labels of `source` reached the weights of a run: by its own loss, or by that of a run whose weights it
+    began with or was taught by, as far as that one's directory is still there."""
+    if config["data"]["source"] == source.spec:
+        network = configs.build(config["encoder"], dtype=jnp.dtype(config["dtype"]))
+        if learns_labels(configs.build(config["method"], encoder=network), config, source):
+            return True
+    given = [*config.get("init_from", {}).values(), config.get("init", {}).get("encoder")]
+    folders = {spec.partition("#")[0] for spec in given if spec}
+    return any(saw_labels(config_of(folder), source) for folder in folders)
 
 
 def learns_labels(method, config, source):
