@@ -39,8 +39,8 @@ def demo():
 
 
 def tiny():
-    """For the contract tests: seconds on a CPU; every parameter learns. Images differ enough in 32 dimensions that batch
-    norm, which divides by how much, does not make rounding count."""
+    """For the contract tests: seconds on a CPU; every parameter learns. In 32 dimensions images differ enough that
+    batch norm, which divides by how much, does not make rounding count."""
     config = recipes.tiny(demo(), hidden=16, dim=8, temperature=1.0)
     config.encoder.dim = 32
     config.optim.update({"lr": 0.02, "groups": ()})
