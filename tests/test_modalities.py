@@ -9,7 +9,7 @@ from jssl import modalities
 from jssl import train as loop
 from jssl.encoder import Encoder
 from jssl.evals.kept import content
-from jssl.evals.run import evaluate
+from jssl.evals.run import embed, evaluate
 from jssl.experiment import fill, open_data
 from jssl.report import report
 from jssl.sharding import make_mesh
@@ -54,6 +54,7 @@ def test_trains_embeds_and_is_scored_and_shown(trained):
     row = Encoder(workdir).embed(source.take(np.array([3])))
     np.testing.assert_allclose(features[3], row[0], rtol=1e-5, atol=1e-5)
     assert len(features) == 256
+    assert embed(workdir, "waves:40", workdir / "waves.npz").startswith("40 x 16 features")
     assert "k-NN" in evaluate(workdir)
     assert {score["encoder"] for score in content(workdir)["scores"]} == {"trained", "untrained"}
     page = report(workdir).read_text()

@@ -87,7 +87,7 @@ def embed(workdir, data, out):
             f"--out {out}: cannot write {out.suffix or 'a file without a suffix'}, expected .npz or .parquet"
         )
     encoder = Encoder(workdir)
-    source = sources.open_source(data, channels=encoder.channels)
+    source = modalities.find(encoder.modality).open_source(data, encoder.config)
     place_for(out)
     features = encoder.embed(source, BATCH, sources.default_workers())
     names = range(len(features)) if source.names is None else source.names

@@ -7,7 +7,8 @@ A module has
     check(config, source): raises ValueError for what cannot be;
     example(source, fields) -> {name: JSON value}, what is kept of the training data, and of `config.data`, in the
         config.json of an exported encoder;
-    ready(source, kept) -> a source as the encoder takes it, or ValueError; kept: the exported encoder's config.json;
+    open_source(text, kept) -> the source that `jssl embed --data TEXT` names; kept: the exported encoder's config.json;
+    ready(source, kept) -> a source as the encoder takes it, or ValueError;
     sheet(augment, views) -> uint8 [H, W, C], a picture of views, or None in its place where views cannot be drawn;
     EVALUATE: "MODULE:FUNCTION" that scores a run, see `jssl.evals.run.evaluate`.
 """

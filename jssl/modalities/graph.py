@@ -19,6 +19,11 @@ def open_data(fields, seed):
     return source if fields.sample is None else data.sample(source, fields.sample, fields.fanouts, fields.walks)
 
 
+def open_source(text, kept):
+    """Graphs as they are."""
+    return data.open_source(text)
+
+
 def open_graph(fields, seed):
     """The graphs of a config's `data`, and the pairs of nodes to tell apart, [P, 2] with and [P, 2] without an edge,
     or None and None: edges that are held out are not in the graph."""

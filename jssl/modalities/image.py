@@ -20,6 +20,11 @@ def open_data(fields, seed):
     return labelled_part(source, fields.share, seed)
 
 
+def open_source(text, kept):
+    """Images of as many channels as the encoder takes."""
+    return data.open_source(text, channels=kept["channels"])
+
+
 def labelled_part(source, part, seed):
     """The source of the rounded `part` of every class, drawn by the seed; the whole source where `part` is 1."""
     if part == 1:
