@@ -36,8 +36,9 @@ class Encoder:
         network = configs.build(self.config["encoder"], dtype=jnp.dtype(self.config["dtype"]))
         self.method = configs.build(self.config["method"], encoder=network)
         self.preprocess = configs.build(self.config["preprocess"])
-        self.modality = self.config["modality"]
         self.channels = self.config.get("channels")  # of images
+        # Encoders of before it was written down were of images or of graphs.
+        self.modality = self.config.get("modality", "graph" if self.channels is None else "image")
         mesh = make_mesh()
         self.embedder = embedder(self.method, self.preprocess, mesh)
         arrays = dict(np.load(folder / f"{weights}.npz"))

@@ -14,6 +14,7 @@ from jssl.evals import run as evals
 from jssl.evals import subject
 from jssl.report import report
 from jssl.train import train
+from tests import tiny
 
 TINY = {"train.steps": 20, "eval.every": 10, "checkpoint.every": 10, "log_every": 10, "train.batch_size": 64}
 
@@ -148,3 +149,12 @@ def test_report_is_made_from_the_run(workdir):
     page = report(workdir).read_text()
     for part in ("Scores", "Nearest neighbours", "Map of the embeddings", "Training curves", "Views", "raw pixels"):
         assert part in page
+
+
+def test_an_encoder_that_does_not_say_its_modality_is_of_what_its_channels_say(tmp_path):
+    tiny.encoder(tmp_path, "simclr:tiny", channels=1)
+    path = tmp_path / "encoder" / "config.json"
+    content = json.loads(path.read_text())
+    assert content.pop("modality") == "image"
+    path.write_text(json.dumps(content))
+    assert Encoder(tmp_path).modality == "image"
