@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/jssl eval --workdir runs/demo --draws 20
 	$(BIN)/jssl report --workdir runs/demo
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test: install
 	$(BIN)/ruff check .
