@@ -95,11 +95,7 @@ class Encoder:
 
     def _ready(self, source):
         """A source as the encoder takes it. ValueError for one of another modality."""
-        if source.modality != self.modality:
-            raise ValueError(
-                f"{source.spec} holds {source.contents}, but the encoder was trained on data of another kind: expected "
-                f"a source of modality {self.modality!r}"
-            )
+        modalities.expect(source, self.modality, "the encoder")
         return modalities.find(self.modality).ready(source, self.config)
 
 

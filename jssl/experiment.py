@@ -94,11 +94,7 @@ def fill(config, source, devices=None):
             raise ValueError(f"{config.method.name} needs labels, but {source.spec} has none; or give method.classes")
         choose("method.classes", int(source.labels.max()) + 1, "of the data")
     choose("dtype", "bfloat16" if accelerator else "float32", f"device: {device}")
-    if source.modality != config.modality:
-        raise ValueError(
-            f"{source.spec} holds {source.contents}, but {config.method.name} is trained on data of another kind: "
-            f"expected a source of modality {config.modality!r}"
-        )
+    modalities.expect(source, config.modality, config.method.name)
     modalities.find(config.modality).fill(config, source, choose, devices)
 
     train = config.train

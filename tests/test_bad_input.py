@@ -44,7 +44,7 @@ def test_no_labels_one_class_and_classes_that_training_has_not(name):
         protocol(subject(DIGITS, labelled(None)))
     with pytest.raises(ValueError, match="all 60 training labels are class 3; expected at least two classes"):
         protocol(subject(labelled(np.full(60, 3))))
-    with pytest.raises(ValueError, match=r"has images of class 3, of which digits@\[:60\] has none to learn from"):
+    with pytest.raises(ValueError, match=r"has images of class '3', of which digits@\[:60\] has none to learn from"):
         protocol(subject(DIGITS.take(np.flatnonzero(DIGITS.labels != 3))))
 
 
@@ -52,7 +52,7 @@ def test_a_class_with_one_image_is_too_few_for_more_shots_alone(tmp_path):
     labels = np.where(DIGITS.labels == 9, 8, DIGITS.labels)
     labels[0] = 9
     rare = subject(labelled(labels), labelled(labels))
-    with pytest.raises(ValueError, match="class 9 has 1 training examples; expected at least 5 per class"):
+    with pytest.raises(ValueError, match="class '9' has 1 training examples; expected at least 5 per class"):
         table.find("fewshot")(rare)
     rare = dataclasses.replace(rare, missing={}, workdir=tmp_path)
     vars(rare)["features"] = {"trained": {part: np.eye(10, dtype=np.float32)[labels] for part in ("train", "test")}}

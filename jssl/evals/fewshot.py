@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jssl.evals.labels import check, check_classes, per_class
+from jssl.evals.labels import called, check, check_classes, per_class
 from jssl.evals.linear import logits, solve
 from jssl.transforms import unit
 
@@ -15,7 +15,20 @@ DRAWS = 100  # of the labelled examples, for each number of shots
 AT_ONCE = 2**27  # numbers that the training features of the draws of one call may hold together (512 MiB)
 
 
-def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=DRAWS, names=None, rows=None, C=1.0):
+def fewshot(
+    train,
+    train_labels,
+    test,
+    test_labels,
+    *,
+    classes,
+    shots=1,
+    draws=DRAWS,
+    names=None,
+    rows=None,
+    C=1.0,
+    label_names=None,
+):
     """Test accuracy of logistic regressions on `shots` labelled examples per class, for `draws` draws of them by a hash
     of their `names`, or numbers: the same for every encoder and seed.
 
@@ -25,6 +38,7 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=D
 
     Args:
       train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
+      label_names: of the classes, for errors, or None.
       rows: int [draws, n]: the draws, where `labels.each_count` has made them already; `draws` and `names` are not
         looked at then.
 
@@ -41,9 +55,11 @@ def fewshot(train, train_labels, test, test_labels, *, classes, shots=1, draws=D
     check_classes(train_labels, test_labels, classes)
     missing = np.setdiff1d(test_labels, train_labels)
     if len(missing):
-        raise ValueError(f"class {missing[0]} has 0 training examples; expected at least {shots} per class")
+        none = called(missing[0], label_names)
+        raise ValueError(f"{none} has 0 training examples; expected at least {shots} per class")
     if rows is None:
-        rows = per_class(range(len(train_labels)) if names is None else names, train_labels, shots, draws)
+        names = range(len(train_labels)) if names is None else names
+        rows = per_class(names, train_labels, shots, draws, label_names)
     predictions = of_rows(train, train_labels, test, rows, classes=classes, C=C)
     accuracies = np.mean(predictions == test_labels, 1)
     return {

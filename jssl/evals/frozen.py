@@ -96,7 +96,8 @@ def evaluate(
     scores = []
     for name in protocols:
         if name == "fewshot":
-            fit = functools.partial(fewshot.fewshot, *data, classes=classes, draws=fewshot_draws, names=names)
+            how = {"classes": classes, "draws": fewshot_draws, "names": names, "label_names": label_names}
+            fit = functools.partial(fewshot.fewshot, *data, **how)
             for n in shots:
                 task, rows = f"fewshot-{n}", (few or {}).get(n)
                 for found in attempt(title(task), lambda fit=fit, n=n, rows=rows: [fit(shots=n, rows=rows)], missing):

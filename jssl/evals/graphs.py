@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from jssl import modalities
 from jssl.config import nearest
 from jssl.data import default_workers
 from jssl.data.graph import each_split
@@ -45,8 +46,7 @@ def of_encoders(workdir, encoders, config, asked=None, draws=None, data=None):
     """
     fields = config["data"] | ({"source": data} if data else {})
     graph, positive, negative = open_graph(fields, config["seed"])
-    if graph.modality != "graph":
-        raise ValueError(f"{graph.spec} holds {graph.contents}, but the encoder was trained on graphs: expected such")
+    modalities.expect(graph, "graph", "the encoder")
     tasks = OF_NODES if graph.single else OF_GRAPHS
     missing = None if asked else {}
     asked = asked or tuple(task for task in tasks if task != "links" or positive is not None)

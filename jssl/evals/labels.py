@@ -49,14 +49,18 @@ def check_classes(train, test, classes):
         raise ValueError(f"all {len(train)} training labels are class {train[0]}; expected at least two classes")
 
 
-def per_class(names, labels, count, draws):
+def called(c, names):
+    """A class as a message names it."""
+    return f"class {c}" if names is None else f"class {names[c]!r}"
+
+
+def per_class(names, labels, count, draws, label_names=None):
     """`count` rows of every class that occurs, by a hash of the examples' names -> int64 [draws, classes * count], each
     draw sorted. The same for every method, seed and order of the rows; those of a smaller count are among them."""
     classes, sizes = np.unique(labels, return_counts=True)
     if sizes.min() < count:
-        raise ValueError(
-            f"class {classes[sizes.argmin()]} has {sizes.min()} training examples; expected at least {count} per class"
-        )
+        few = called(classes[sizes.argmin()], label_names)
+        raise ValueError(f"{few} has {sizes.min()} training examples; expected at least {count} per class")
     return each_count(names, labels, [count], draws)[count]
 
 

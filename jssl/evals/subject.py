@@ -11,10 +11,11 @@ import numpy as np
 
 from jssl import config as configs
 from jssl import data as sources
+from jssl import modalities
 from jssl.encoder import Encoder, gathered
 from jssl.evals.finetune import initial
 from jssl.evals.kept import identity
-from jssl.evals.labels import by_hash, check_classes
+from jssl.evals.labels import by_hash, called, check_classes
 from jssl.evals.scores import attempt
 from jssl.method import LABELS
 
@@ -82,10 +83,9 @@ class Subject:
         present = np.unique(train.labels)
         unseen = np.setdiff1d(test.labels, present)
         if len(unseen) and len(present) > 1:
-            name = train.label_names[unseen[0]] if train.label_names else unseen[0]
             raise ValueError(
-                f"{test.spec} has images of class {name}, of which {train.spec} has none to learn from; expected test "
-                f"images of its {len(present)} classes alone"
+                f"{test.spec} has images of {called(unseen[0], train.label_names)}, of which {train.spec} has none to "
+                f"learn from; expected test images of its {len(present)} classes alone"
             )
         return {"train": train.labels, "test": test.labels}
 
@@ -144,8 +144,7 @@ def of_run(folder, data=None, test=None, **more):
 
 def _images(spec, channels, max_bad):
     source = sources.open_source(spec, channels=channels, max_bad=max_bad)
-    if source.modality != "image":
-        raise ValueError(f"{spec} holds {source.contents}, but the encoder was trained on images: expected such")
+    modalities.expect(source, "image", "the encoder")
     return source
 
 

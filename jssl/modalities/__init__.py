@@ -25,3 +25,12 @@ def find(name):
     if name not in names:
         raise ValueError(f"modality={name!r} is unknown{nearest(name, names)}")
     return importlib.import_module(f"jssl.modalities.{name}")
+
+
+def expect(source, name, who):
+    """ValueError for a source of another modality than `who`, as a message calls it, is trained on."""
+    if source.modality != name:
+        raise ValueError(
+            f"{source.spec} holds {source.contents}, but {who} is trained on data of another kind: expected a source "
+            f"of modality {name!r}"
+        )
