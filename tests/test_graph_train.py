@@ -204,7 +204,7 @@ def test_the_rank_of_nodes_needs_no_labels(trained, tmp_path):
 
 def test_what_does_not_suit_the_encoder_is_one_line(trained, tmp_path):
     workdir, _ = trained
-    with pytest.raises(ValueError, match=r"digits holds .* images, but the encoder was trained on data"):
+    with pytest.raises(ValueError, match=r"digits holds .* images, but the encoder is trained on data"):
         embed(workdir, "digits", tmp_path / "x.npz")
     np.savez(tmp_path / "narrow.npz", x=np.eye(3), edges=[[0, 1], [1, 2]], label=[0, 1, 0])
     with pytest.raises(ValueError, match="has nodes of 3 features; expected 64, as the encoder was trained on"):

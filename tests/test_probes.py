@@ -151,7 +151,7 @@ def test_what_is_wrong_is_one_line(workdir, photos, tmp_path):
     refused("no images below", index=f"folder:{tmp_path}/empty")
     refused("cannot draw .gif, expected .html or .png", out="x.gif")
     refused("--count 0", count=0)
-    with pytest.raises(ValueError, match=r"holds a graph of .* trained on images"):
+    with pytest.raises(ValueError, match=r"holds a graph of .* expected a source of modality 'image'"):
         of_run(workdir, data="knn:digits@[:50]")
 
 
