@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from jssl.nets.conv import convnet
-from jssl.nets.mlp import MLP
+from jssl.nets.mlp import MLP, gelu
 from jssl.nets.net import apply_net, apply_nets, init_net, init_nets
 from tests import oracles
 from tests.torch_weights import convert
@@ -141,6 +142,19 @@ def test_dinos_head_is_an_mlp_on_the_sphere_and_a_last_layer_of_unit_columns(nam
         outputs, _ = apply_nets(nets, params, stats, tensors["in.x"], train=mode == "train")
         np.testing.assert_allclose(np.linalg.norm(outputs["mlp"], axis=1), 1, rtol=1e-6)
         np.testing.assert_allclose(outputs["last"], tensors[f"out.{name}.{mode}"], rtol=1e-4, atol=1e-5)
+
+
+def test_gelu_is_that_of_float64_and_its_gradient_keeps_one_array():
+    for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.bfloat16, 2**-8)):
+        z = jnp.linspace(-9, 9, 2001, dtype=dtype)
+        exact = np.asarray(z, np.float64)
+        phi, density = scipy.stats.norm.cdf(exact), scipy.stats.norm.pdf(exact)
+        y, back = jax.vjp(gelu, z)
+        (slope,) = back(jnp.ones_like(z))
+        assert y.dtype == slope.dtype == dtype
+        np.testing.assert_allclose(np.asarray(y, np.float64), exact * phi, rtol=tolerance, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(slope, np.float64), phi + exact * density, rtol=tolerance, atol=1e-6)
+        assert [(kept.shape, kept.dtype) for kept in jax.tree.leaves(back)] == [(z.shape, dtype)]
 
 
 def test_a_zero_row_on_the_sphere_has_a_finite_gradient():

@@ -1,15 +1,41 @@
-"""MLP heads: projectors, predictors, prototypes."""
+"""MLP heads: projectors, predictors, prototypes; and activations."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jssl.nets.net import batch_norm, unit
 
+
+@jax.custom_jvp
+def gelu(x):
+    """x Phi(x) (Hendrycks & Gimpel, 2016; arXiv:1606.08415), computed in float32.
+
+    By erf, as torch's, not jax's erfc; and of the wide hidden layer the gradient keeps one array, the derivative.
+    """
+    return (x * _phi(x.astype(jnp.float32))).astype(x.dtype)
+
+
+@gelu.defjvp
+def _(primals, tangents):
+    ((x,), (t,)) = primals, tangents
+    z = x.astype(jnp.float32)
+    slope = _phi(z) + z * jnp.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    return gelu(x), slope.astype(x.dtype) * t
+
+
+def _phi(z):
+    """The share of a normal distribution below z."""
+    return 0.5 * (1 + lax.erf(z * math.sqrt(0.5)))
+
+
 ACTIVATIONS = {
     "relu": lambda name: nn.relu,
-    "gelu": lambda name: lambda x: nn.gelu(x, approximate=False),
+    "gelu": lambda name: gelu,
     "elu": lambda name: nn.elu,
     "tanh": lambda name: jnp.tanh,
     "prelu": lambda name: nn.PReLU(negative_slope_init=0.25, name=name),  # one slope, learned

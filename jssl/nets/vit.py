@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jssl.nets.mlp import gelu
 from jssl.nets.relative import RelativeBias
 from jssl.nets.resize import table
 
@@ -191,7 +192,7 @@ class Block(nn.Module):
 
     def _hidden(self, y):
         if self.ffn == "mlp":
-            return nn.gelu(dense(self.mlp, self.dtype, "fc1")(y), approximate=False)
+            return gelu(dense(self.mlp, self.dtype, "fc1")(y))
         if self.ffn == "quick_gelu":
             y = dense(self.mlp, self.dtype, "fc1")(y)
             return y * nn.sigmoid(1.702 * y)
