@@ -3,6 +3,10 @@
 import ast
 import pathlib
 
+from xdist.scheduler import LoadScopeScheduling
+
+from tests.conftest import group
+
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("jssl/**/*.py"))
 
@@ -34,3 +38,12 @@ def test_files_are_short():
 def test_reading_data_needs_no_jax():
     """Worker processes decode images; they have no use for an accelerator's library."""
     assert not [p for p in FILES if p.parent.name == "data" and any(name.startswith("jax") for name in imports(p))]
+
+
+def test_a_worker_runs_the_contract_of_a_method_or_a_file():
+    """Or every worker would train and compile every method."""
+    assert callable(LoadScopeScheduling._split_scope)  # what conftest overrides
+    contract = "tests/test_contract.py"
+    assert group(f"{contract}::test_step[byol]") == group(f"{contract}::test_devices[byol, 8 devices]")
+    assert group(f"{contract}::test_step[byol]") != group(f"{contract}::test_step[dino]")
+    assert group("tests/test_byol.py::test_a[b]") == group("tests/test_byol.py::test_c")
