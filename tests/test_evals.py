@@ -444,6 +444,9 @@ def test_what_is_wrong_is_one_line():
     rare = np.where(np.arange(150) < 4, 2, TRAIN[1] % 2)
     refused("class 2 has 4 training examples; expected at least 5", labels={"train": rare}, protocols=["fewshot"])
     refused("class 3 has 0 training examples", labels={"test": TEST[1] + 1}, protocols=["fewshot"])
+    for names, called in ((np.array(["a", "b", "c"]), "'c'"), (("a", "b"), "2")):  # those of the first classes
+        rare_class = {"labels": {"train": rare}, "protocols": ["fewshot"], "label_names": names}
+        refused(f"^class {called} has 4 training examples", **rare_class)
     refused("go down to -1", labels={"test": TEST[1] - 1})
     refused("expected class numbers", labels={"test": TEST[1] + 0.5})
     refused(r"features \[150, 8\] and labels \[149\]", labels={"train": TRAIN[1][1:]})

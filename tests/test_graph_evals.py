@@ -413,4 +413,5 @@ def test_what_is_wrong_with_links_is_one_line():
     two = build("here", np.eye(4), np.array([[0, 1], [2, 3]]), offsets=[0, 2, 4])
     refused("here has 2 graphs; expected one", links.without, two)
     config = {"data": {"source": "digits", "held_edges": 0.0}, "seed": 0}
-    refused("but the encoder is trained on data of another kind", graphs.of_encoders, None, {}, config)
+    other = "digits holds 1,297 images, but the encoder is trained on data of another kind"
+    refused(other, graphs.of_encoders, None, {}, config)

@@ -38,9 +38,9 @@ def fewshot(
 
     Args:
       train, test: features [N, D], [M, D]; train_labels, test_labels: int [N], [M] in 0 ... classes - 1.
-      label_names: of the classes, for errors, or None.
       rows: int [draws, n]: the draws, where `labels.each_count` has made them already; `draws` and `names` are not
         looked at then.
+      label_names: of the classes, for errors, or None.
 
     Returns:
       {"accuracy": mean over draws, "accuracies": [draws], "predictions": int32 [draws, M], "settings": {...}}.

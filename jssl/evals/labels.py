@@ -49,9 +49,15 @@ def check_classes(train, test, classes):
         raise ValueError(f"all {len(train)} training labels are class {train[0]}; expected at least two classes")
 
 
+def name_of(c, names):
+    """The text that class `c` goes by, or None; names: those of the first classes, or None."""
+    return str(names[c]) if names is not None and c < len(names) else None
+
+
 def called(c, names):
     """A class as a message names it."""
-    return f"class {c}" if names is None else f"class {names[c]!r}"
+    name = name_of(c, names)
+    return f"class {c}" if name is None else f"class {name!r}"
 
 
 def per_class(names, labels, count, draws, label_names=None):
@@ -133,7 +139,7 @@ def by_class(predictions, labels, names=None):
     return [
         {
             "class": int(c),
-            **({"name": str(names[c])} if names is not None and c < len(names) else {}),
+            **({} if (name := name_of(c, names)) is None else {"name": name}),
             "count": int(count[c]),
             "recall": ratio(right[c], count[c]),
             "precision": ratio(right[c], predicted[c]),
