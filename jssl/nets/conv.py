@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jssl.nets.mlp import ACTIVATIONS
+from jssl.nets.mlp import ACTIVATIONS, Dense
 from jssl.nets.norm import norm
 
 
@@ -72,7 +72,7 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         height, width = (side // 2 ** (len(self.widths) - 1) for side in self.size)
-        x = nn.Dense(height * width * self.widths[0], dtype=self.dtype, name="dense")(x)
+        x = Dense(height * width * self.widths[0], dtype=self.dtype, name="dense")(x)
         x = x.reshape(len(x), height, width, self.widths[0])
         for i, dim in enumerate(self.widths, start=1):
             x = x.repeat(2, 1).repeat(2, 2) if i > 1 else x

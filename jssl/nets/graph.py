@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from jssl.augment.graph import at, choose, draw
 from jssl.config import nearest
-from jssl.nets.mlp import ACTIVATIONS
+from jssl.nets.mlp import ACTIVATIONS, Dense
 from jssl.nets.net import apply_nets, batch_norm
 
 glorot = nn.initializers.xavier_uniform()
@@ -147,7 +147,7 @@ class GCN(nn.Module):
 
     @nn.compact
     def __call__(self, graph, x, train=False):
-        dense = nn.Dense(self.dim, use_bias=False, kernel_init=glorot, dtype=self.dtype, name="dense")
+        dense = Dense(self.dim, use_bias=False, kernel_init=glorot, dtype=self.dtype, name="dense")
         scale = jax.lax.rsqrt(to_receivers(graph, graph["edges"]) + 1).astype(self.dtype)  # [R, n]
         # As einsum: where DGI's two passes share h the gradient of `*` sums over them, a third of its step on a CPU.
         scaled = functools.partial(jnp.einsum, "rn,rnd->rnd", scale, precision=jax.lax.Precision.HIGHEST)
@@ -168,7 +168,7 @@ class SAGE(nn.Module):
 
     @nn.compact
     def __call__(self, graph, x, train=False):
-        dense = lambda name, bias: nn.Dense(self.dim, bias, kernel_init=uniform, dtype=self.dtype, name=name)
+        dense = lambda name, bias: Dense(self.dim, bias, kernel_init=uniform, dtype=self.dtype, name=name)
         degree = to_receivers(graph, graph["edges"])[..., None]
         mean = neighbours(graph, x) / jnp.maximum(degree, 1e-12)
         return dense("self", False)(x) + dense("neighbours", self.bias)(mean)
@@ -191,7 +191,7 @@ class GIN(nn.Module):
 
     @nn.compact
     def __call__(self, graph, x, train=False):
-        dense = lambda dim, bias, name: nn.Dense(dim, bias, kernel_init=uniform, dtype=self.dtype, name=name)
+        dense = lambda dim, bias, name: Dense(dim, bias, kernel_init=uniform, dtype=self.dtype, name=name)
         h = dense(self.hidden or self.dim, not self.norm, "dense0")((1 + self.eps) * x + neighbours(graph, x))
         if self.norm:
             h = batch_norm(train, self.dtype, "norm")(h, mask=graph["nodes"])

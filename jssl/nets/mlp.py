@@ -1,5 +1,6 @@
-"""MLP heads: projectors, predictors, prototypes; and activations."""
+"""MLP heads: projectors, predictors, prototypes; and what they, and other networks, are made of."""
 
+import functools
 import math
 from typing import Any
 
@@ -9,6 +10,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from jssl.nets.net import batch_norm, unit
+
+
+def flat(x, kernel, dims, **kw):
+    """`lax.dot_general` of x [..., C] and a kernel [C, D], as of two matrices -> [..., D].
+
+    With `...` as they are a CPU writes what the kernel's gradient is made of transposed first (jax 0.10.2).
+    """
+    y = lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **kw)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+Dense = functools.partial(nn.Dense, dot_general=flat)
 
 
 @jax.custom_jvp
@@ -78,7 +91,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         def dense(i, dim, bias):
-            return nn.Dense(dim, bias, dtype=self.dtype, kernel_init=self.kernel_init, name=f"dense{i}")
+            return Dense(dim, bias, dtype=self.dtype, kernel_init=self.kernel_init, name=f"dense{i}")
 
         layers = []
         for i in range(self.depth - 1):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from jssl.nets.mlp import Dense
 from jssl.nets.relative import RelativeBias
 from jssl.nets.vit import TOKEN, Block, check_heads, dense, norm, patchify
 
@@ -93,7 +94,7 @@ class Swin(nn.Module):
         n, height, width, d = x.shape
         x = x.reshape(n, height // 2, 2, width // 2, 2, d).transpose(0, 1, 3, 4, 2, 5)
         x = norm(self.eps, self.dtype, f"merge{stage}_norm")(x.reshape(n, height // 2, width // 2, 4 * d))
-        return nn.Dense(2 * d, use_bias=False, dtype=self.dtype, name=f"merge{stage}")(x)
+        return Dense(2 * d, use_bias=False, dtype=self.dtype, name=f"merge{stage}")(x)
 
 
 def together(height, width, side, shift):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssl.nets.mlp import gelu
+from jssl.nets.mlp import Dense, gelu
 from jssl.nets.relative import RelativeBias
 from jssl.nets.resize import table
 
@@ -267,7 +267,7 @@ def blocks(x, biases, remat, drops, block, ffn="mlp", prompts=(), adapters=None)
 
 
 def dense(width, dtype, name):
-    return nn.Dense(width, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
+    return Dense(width, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
 
 
 def norm(eps, dtype, name):
