@@ -2,6 +2,7 @@
 
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import scipy.stats
 
 from jssl.nets.conv import convnet
-from jssl.nets.mlp import MLP, gelu
+from jssl.nets.mlp import MLP, Dense, gelu
 from jssl.nets.net import apply_net, apply_nets, init_net, init_nets
 from tests import oracles
 from tests.torch_weights import convert
@@ -155,6 +156,26 @@ def test_gelu_is_that_of_float64_and_its_gradient_keeps_one_array():
         np.testing.assert_allclose(np.asarray(y, np.float64), exact * phi, rtol=tolerance, atol=1e-6)
         np.testing.assert_allclose(np.asarray(slope, np.float64), phi + exact * density, rtol=tolerance, atol=1e-6)
         assert [(kept.shape, kept.dtype) for kept in jax.tree.leaves(back)] == [(z.shape, dtype)]
+
+
+def test_a_linear_layer_is_flaxs_of_any_shape_and_its_gradient_transposes_nothing():
+    class Two(nn.Module):
+        layer: type
+
+        @nn.compact
+        def __call__(self, x):
+            return self.layer(5, name="last")(jnp.tanh(self.layer(12, name="first")(x)))
+
+    for shape in ((7, 3), (8, 6, 3), (2, 3, 4, 3)):
+        x, compiled, gradients = jax.random.normal(jax.random.key(1), shape), {}, []
+        params = Two(nn.Dense).init(jax.random.key(0), x)
+        for layer in (nn.Dense, Dense):
+            loss = lambda params, x, layer=layer: jnp.sum(Two(layer).apply(params, x) ** 2)
+            compiled[layer] = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, x).compile()
+            gradients.append(compiled[layer](params, x))
+        assert gradients[1][1][1].shape == shape
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *gradients)
+        assert " transpose(" not in compiled[Dense].as_text()
 
 
 def test_a_zero_row_on_the_sphere_has_a_finite_gradient():
