@@ -11,7 +11,7 @@ import numpy as np
 from jssl.config import nearest
 from jssl.data.graph import build
 
-NEIGHBOURS = 10  # of each row, in the graph of `knn:`
+NEIGHBOURS = 5  # of each row, in the graph of `knn:`
 
 
 def open_knn(spec, rest):
