@@ -114,7 +114,7 @@ def test_a_graph_is_one_batch_on_the_device_and_its_run_says_so(trained):
     assert written["config"]["train"]["per_epoch"] == 1
     assert written["config"]["data"]["resident"] is True
     assert "a graph of 500 nodes and" in written["preflight"][-4]
-    assert written["preflight"][-3] == f"{SOURCE}: each image joined to its 10 nearest"
+    assert written["preflight"][-3] == f"{SOURCE}: each image joined to its 5 nearest"
     rows = read_metrics(workdir)
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert rows[-1]["knn"] > 0.8
