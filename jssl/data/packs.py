@@ -9,28 +9,37 @@ import numpy as np
 from jssl.data.large import within
 from jssl.data.pipeline import order
 
-TRIALS = 64  # random batches, whose largest row is the usual size
-GROWTH = 1.25  # from that size to the next ones, for batches that do not fit
+TRIALS = 64  # random batches, of whose largest rows the sizes are made
+GROWTH = 1.25  # from one size to the next
+WORTH = 0.25  # share of the batches that a smaller size must hold to be worth a program
 MULTIPLE = 8  # of all sizes
 
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How `batch_size` graphs are laid out in so many rows. sizes: int [G, 2], nodes and edges of every graph."""
+    """How `batch_size` graphs are laid out in so many rows, `together` batches of one size after each other.
+
+    sizes: int [G, 2], nodes and edges of every graph.
+    """
 
     sizes: np.ndarray
     batch_size: int
     rows: int
+    together: int = 1
 
     def __post_init__(self):
         per_row(self.batch_size, self.rows)
 
     @functools.cached_property
-    def usual(self):
-        """(nodes, edges) of a row that almost every batch fits in."""
-        draw, n = np.random.default_rng(0).permutation, len(self.sizes)
-        trials = (self.deal(draw(n)[: self.batch_size].astype(np.int32)) for _ in range(TRIALS))
-        return np.max([self.needed(layout) for layout in trials], 0)
+    def smallest(self):
+        """(nodes, edges) of a row that almost every batch fits in, or, while many fit in less, of such a row."""
+        n, draw = len(self.sizes), np.random.default_rng(0).choice
+        trials = (draw(n, min(n, self.batch_size), replace=False) for _ in range(TRIALS * self.together))
+        needed = np.array([self.needed(self.deal(index)) for index in trials]).reshape(TRIALS, self.together, 2).max(1)
+        size = needed.max(0)
+        while np.mean((needed <= size / GROWTH).all(1)) >= WORTH:
+            size = size / GROWTH
+        return size
 
     def deal(self, index):
         """int [<= batch_size], graphs -> int32 [rows, G], with -1 for none: rows of about the same number of nodes.
@@ -48,10 +57,19 @@ class Packing:
 
     def size(self, layouts):
         """The smallest of the sizes that all of these fit in -> nodes, edges."""
-        needed, size = np.max([self.needed(layout) for layout in layouts], 0), self.usual
-        while (needed > size).any():
-            size = np.ceil(size * GROWTH)
-        return tuple(int(-(-most // MULTIPLE) * MULTIPLE) for most in size)
+        return grown(self.smallest, [self.needed(layout) for layout in layouts])
+
+
+def grown(size, needed):
+    """The smallest of the sizes from `size` on that all of these fit in. Pairs of nodes and edges."""
+    while (np.max(needed, 0) > size).any():
+        size = np.maximum(np.ceil(np.array(size) * GROWTH), MULTIPLE)
+    return rounded(size)
+
+
+def rounded(size):
+    """The next multiples of `MULTIPLE`, one at least."""
+    return tuple(max(int(-(-most // MULTIPLE) * MULTIPLE), MULTIPLE) for most in size)
 
 
 def per_row(batch_size, rows):
@@ -66,7 +84,7 @@ def stream(graphs, *, batch_size, seed, start, leading, rows, together):
 
     leading: rows of the global batch; rows: int array, those of them that this process holds.
     """
-    packing, rows_at = Packing(graphs.sizes, batch_size, leading), order(len(graphs), seed)
+    packing, rows_at = Packing(graphs.sizes, batch_size, leading, together), order(len(graphs), seed)
     for first in itertools.count(start, together):
         layouts = [packing.deal(rows_at(step, batch_size)) for step in range(first, first + together)]
         size = packing.size(layouts)

@@ -11,7 +11,7 @@ from jssl.config import nearest
 from jssl.data.around import Neighbours, Walks
 from jssl.data.graph import known
 from jssl.data.large import Large, noise
-from jssl.data.packs import GROWTH, MULTIPLE, padding, per_row
+from jssl.data.packs import grown, padding, per_row, rounded
 from jssl.data.parts import made_ahead
 from jssl.data.pipeline import ENDLESS, order
 
@@ -228,15 +228,3 @@ class Rows:
 def keys(seed, purpose, numbers):
     """uint64 [M], noise for whole numbers [M]."""
     return noise(np.zeros(1, np.uint64), seed, purpose, numbers)
-
-
-def grown(size, needed):
-    """The smallest of the sizes that all of these fit in. Pairs of nodes and edges."""
-    size = np.array(size)
-    while (np.max(needed, 0) > size).any():
-        size = np.maximum(np.ceil(size * GROWTH), MULTIPLE)
-    return rounded(size)
-
-
-def rounded(size):
-    return tuple(max(int(-(-most // MULTIPLE) * MULTIPLE), MULTIPLE) for most in size)
